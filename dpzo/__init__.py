@@ -1,0 +1,35 @@
+"""Differentially private zeroth-order fine-tuning: DPZero and its relatives, with forward passes alone."""
+
+from dpzo.accounting import Relation
+from dpzo.algorithms.dpgd_zeroth import dpgd_zeroth
+from dpzo.algorithms.dpzero import dpzero
+from dpzo.algorithms.mezo import mezo
+from dpzo.directions import GaussianDirection, SphereDirection
+from dpzo.errors import Refusal
+from dpzo.models.module import ModuleModel
+from dpzo.plan import Plan
+from dpzo.randomness import Streams
+from dpzo.stages import Stage
+from dpzo.train import random_iterate, run
+from dpzo.transcript import digest, replay
+from dpzo.types import Step
+
+__version__ = "0.1.0"
+__all__ = [
+    "GaussianDirection",
+    "ModuleModel",
+    "Plan",
+    "Refusal",
+    "Relation",
+    "SphereDirection",
+    "Stage",
+    "Step",
+    "Streams",
+    "digest",
+    "dpgd_zeroth",
+    "dpzero",
+    "mezo",
+    "random_iterate",
+    "replay",
+    "run",
+]

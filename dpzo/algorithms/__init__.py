@@ -1,0 +1,11 @@
+"""One file per method; ``STEPS`` is the table that the loop looks a plan's algorithm up in."""
+
+from collections.abc import Callable
+
+from dpzo.algorithms import dpgd_zeroth, dpzero, mezo
+
+STEPS: dict[str, Callable[..., tuple[float, ...]]] = {
+    "dpzero": dpzero.step,
+    "dpgd-0th": dpgd_zeroth.step,
+    "mezo": mezo.step,
+}

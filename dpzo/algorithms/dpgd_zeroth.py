@@ -1,0 +1,82 @@
+"""DPGD-0th: the natural but costly way, noise on the whole estimated gradient.
+
+    Algorithm 1 (Zhang et al. 2024). Input: S, x_0, T, alpha, lambda, C, eps, delta
+    1  for t = 0 .. T-1
+    2      draw u_t uniformly on the sphere of radius sqrt(d)
+    3      g_i = ((f(x_t + lambda u_t; xi_i) - f(x_t - lambda u_t; xi_i)) / (2 lambda)) u_t, for every record
+    4      draw a vector z_t ~ N(0, sigma^2 I_d), sigma = 4 C sqrt(2 T log(e + eps/delta)) / (n eps)
+    5      x_{t+1} = x_t - alpha ((1/n) sum_i clip_C(g_i) + z_t), clip_C by the Euclidean norm
+    6  output x_tau, tau uniform on 0 .. T-1
+
+A step releases a vector in R^d, so there is no scalar to tell it by, and the transcript holds none: the clipped sum
+before noise is as private as the records.
+"""
+
+from dpzo.accounting import Relation
+from dpzo.directions import Direction, Drawn, SphereDirection
+from dpzo.estimators import two_point
+from dpzo.mechanisms import GaussianVectorMechanism
+from dpzo.parameters import Parameters
+from dpzo.plan import Plan, sampler_of, with_noise
+from dpzo.stages import Stage
+from dpzo.types import Entropy, LossModel, Records
+
+
+def step(
+    model: LossModel,
+    records: Records,
+    u: Drawn,
+    stage: Stage,
+    divisor: float,
+    mechanism: GaussianVectorMechanism,
+    noise: Entropy,
+) -> tuple[float, ...]:
+    """One step on the records of its batch; releases the new iterate and no scalar."""
+    α, λ = stage.step_size, stage.zo_eps
+    v = two_point(model, records, u, λ)  # line 3: g_i = v_i u
+    s = mechanism.clipped_sum(v, u.norm())  # line 5: sum_i clip_C(v_i u) = s u
+    u.add_(model.params, -α * s / divisor)
+    add_noise_(model.params, -α * mechanism.noise_multiplier * mechanism.clip_threshold / divisor, noise)  # line 4
+    return ()
+
+
+def add_noise_(params: Parameters, scale: float, noise: Entropy) -> None:
+    """``params += scale * z``, z standard normal in R^d from the secret stream, one draw for each coordinate."""
+    for tensor in params.values():
+        z = tensor.new_tensor(noise.normal(tensor.numel())).view(tensor.shape)
+        tensor.data.add_(z, alpha=scale)
+
+
+def dpgd_zeroth(
+    *,
+    n: int,
+    steps: int,
+    step_size: float,
+    zo_eps: float,
+    clip_threshold: float,
+    relation: Relation,
+    batch_size: int | None = None,
+    noise_multiplier: float | None = None,
+    target_epsilon: float | None = None,
+    target_delta: float | None = None,
+    direction: Direction = SphereDirection(),  # noqa: B008  (frozen and stateless)
+) -> Plan:
+    """Plan a run of DPGD-0th; the arguments are those of ``dpzero``, but C bounds the norm of a vector.
+
+    A record's estimate v u has norm |v| sqrt(d), so the C that clips as much as DPZero's is sqrt(d) times DPZero's.
+
+    Raises:
+        Refusal: a value out of its range, or both or neither of the two ways to set the noise.
+
+    Source: Zhang et al. 2024, Alg. 1.
+    """
+    plan = Plan(
+        algorithm="dpgd-0th",
+        n=n,
+        sampler=sampler_of(batch_size, n),
+        mechanism=GaussianVectorMechanism(clip_threshold, noise_multiplier=1.0),
+        direction=direction,
+        stages=(Stage(steps, step_size, zo_eps),),
+        relation=relation,
+    )
+    return with_noise(plan, noise_multiplier, target_epsilon, target_delta)

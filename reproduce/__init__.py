@@ -1,0 +1,1 @@
+"""Reproductions: one file for each table or figure of the papers."""

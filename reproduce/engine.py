@@ -1,0 +1,201 @@
+"""Runs the cells of a table: each is one training run (or none, for zero-shot), and one line of results."""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import dpzo
+from dpzo import Plan, Relation, Streams
+from dpzo.accounting import choose
+from dpzo.averaging import TailAverage
+from dpzo.models.encoding import Encoder, Records
+from dpzo.models.load import Loaded
+from dpzo.models.prompted import PromptedModel
+from dpzo.tasks import Example, Task, k_shot, subsample
+from reproduce.recipes import Recipe
+from reproduce.results import peak_memory_mib
+
+RELATION = Relation.ADD_REMOVE
+METHODS = ("zero-shot", "calibrated", "mezo", "dpzero")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run; its content is its name."""
+
+    task: str
+    data: str
+    method: str
+    epsilon: float | None
+    clip: float | None
+    seed: int | None
+    size: str
+    recipe: dict[str, Any]
+
+    def row(self) -> str:
+        """The table's row that the cell belongs to."""
+        if self.method == "dpzero":
+            return f"DPZero, eps = {self.epsilon:g}"
+        return {"zero-shot": "zero-shot", "calibrated": "zero-shot, calibrated", "mezo": "MeZO"}[self.method]
+
+
+def cells(
+    size: str, recipe: Recipe, task: str, data: str, methods: Sequence[str], epsilons: Sequence[float]
+) -> list[Cell]:
+    """The cells of one task, in the order of the table's rows."""
+    told = {k: v for k, v in asdict(recipe).items() if k not in ("tasks", "seeds", "epsilons", "clips")}
+
+    def cell(method: str, epsilon: float | None, clip: float | None, seed: int | None) -> Cell:
+        return Cell(task, data, method, epsilon, clip, seed, size, told)
+
+    made: list[Cell] = []
+    for method in methods:
+        if method in ("zero-shot", "calibrated"):
+            made.append(cell(method, None, None, None))
+        elif method == "mezo":
+            made += [cell(method, None, None, seed) for seed in recipe.seeds]
+        else:
+            made += [cell(method, e, C, s) for e in epsilons for C in recipe.clips for s in recipe.seeds]
+    return made
+
+
+class Bench:
+    """One task on one model: encodes what a seed asks for, and runs cells on it."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        task: Task,
+        recipe: Recipe,
+        read: Callable[[str], Sequence[Example]],
+        device: str,
+    ) -> None:
+        self.loaded, self.task, self.recipe, self.device = loaded, task, recipe, device
+        prompt = task.masked if loaded.masked else task.causal_prompt(recipe.prompt)
+        encoder = Encoder(loaded.tokenizer, task, prompt, masked=loaded.masked)
+        self.prompt = prompt
+        self.model = PromptedModel(loaded.model, encoder, recipe.trainable)
+        self.start = self.model.params.snapshot()
+        self._read = read
+        self._known: dict[Example, int] = {}
+        self._records: Records | None = None
+
+    def records(self, split: str, seed: int | None) -> Records:
+        """The encoded examples of a split: k for each class by seed, or the test set. What was encoded is kept."""
+        examples = self._examples(split, seed)
+        new = [e for e in dict.fromkeys(examples) if e not in self._known]
+        if new:
+            encoded = self.model.encode(new, progress=f"{self.task.title}: encoding {split}")
+            first = len(self._known)
+            self._known |= {e: first + i for i, e in enumerate(new)}
+            self._records = encoded if self._records is None else self._records.join(encoded)
+        assert self._records is not None
+        return self._records[torch.tensor([self._known[e] for e in examples]).numpy()]
+
+    def _examples(self, split: str, seed: int | None) -> Sequence[Example]:
+        if split == "test":
+            return subsample(self._read(split), self.recipe.at_most)
+        return k_shot(self._read(split), self.recipe.k, len(self.task.labels), 42 if seed is None else seed)
+
+    def plan(self, cell: Cell, n: int) -> Plan | None:
+        """The plan of a cell that trains."""
+        r = self.recipe
+        common: dict[str, Any] = {
+            "n": n,
+            "steps": r.steps,
+            "batch_size": r.batch_size,
+            "step_size": r.step_size,
+            "zo_eps": r.zo_eps,
+            "direction": dpzo.GaussianDirection(),
+        }
+        if cell.method == "mezo":
+            return dpzo.mezo(**common)
+        if cell.method == "dpzero":
+            assert cell.epsilon is not None and cell.clip is not None
+            return dpzo.dpzero(
+                **common,
+                clip_threshold=cell.clip,
+                relation=RELATION,
+                target_epsilon=cell.epsilon,
+                target_delta=r.delta,
+            )
+        return None
+
+    def run(self, cell: Cell, bar: "tqdm[Any]") -> dict[str, Any]:
+        """Run one cell; return its outcome."""
+        self.model.params.restore(self.start)
+        train, test = self.records("train", cell.seed), self.records("test", None)
+        plan = self.plan(cell, len(train))
+        outcome: dict[str, Any] = {"n": len(train), "n_test": len(test), "prompt": self.prompt.template}
+        outcome |= {"words": self.prompt.words, "d": self.model.params.count}
+        if plan is not None:
+            outcome |= self._train(plan, train, cell, bar)
+        shift = self.model.scores(train).mean(0) if cell.method == "calibrated" else None
+        outcome |= self._measure(test, "test", shift)
+        if len(self.recipe.clips) > 1 and plan is not None:
+            outcome |= self._measure(self.records("validation", cell.seed), "validation", None)
+        return outcome | {"peak_memory_mib": round(peak_memory_mib(self.device))}
+
+    def _train(self, plan: Plan, train: Records, cell: Cell, bar: "tqdm[Any]") -> dict[str, Any]:
+        assert cell.seed is not None
+        streams = Streams.secure(cell.seed)
+        average = TailAverage(self.model.params, plan.steps // 2) if self.recipe.average else None
+        private = cell.method == "dpzero"
+        tenths = sorted({max(1, plan.steps * k // 10) for k in range(1, 11)})
+        spent = {t: plan.epsilon(self.recipe.delta, steps=t) for t in tenths} if private else {}
+        steps = []
+        began = time.perf_counter()
+        for step in dpzo.run(plan, self.model, train, streams):
+            steps.append(step)
+            if average is not None:
+                average.add(step.index)
+            bar.update()
+            if len(steps) in spent:
+                bar.set_postfix_str(f"epsilon spent {spent[len(steps)]:.2f}")
+        seconds = time.perf_counter() - began
+        if average is not None:
+            average.apply()
+        event = plan.event()
+        return {
+            "epsilon": plan.epsilon(self.recipe.delta) if private else None,
+            "delta": self.recipe.delta if private else None,
+            "relation": str(plan.relation) if private else None,
+            "accountant": choose(event, None, plan.relation) if private else None,
+            "noise_multiplier": plan.mechanism.noise_multiplier if private else None,
+            "streams": "private" if streams.are_private else "NOT PRIVATE",
+            "steps": len(steps),
+            "seconds": seconds,
+            "seconds_per_step": seconds / len(steps),
+            "transcript_sha256": dpzo.digest(steps),
+        }
+
+    def _measure(self, records: Records, split: str, shift: torch.Tensor | None) -> dict[str, float]:
+        scores = self.model.scores(records).double()
+        if shift is not None:
+            scores = scores - shift
+        label = torch.from_numpy(records.label).to(scores.device)
+        return {
+            f"{split}_accuracy": (scores.argmax(1) == label).double().mean().item(),
+            f"{split}_loss": torch.nn.functional.cross_entropy(scores, label).item(),
+        }
+
+
+def fingerprint(splits: Sequence[Sequence[Example]]) -> str:
+    """Which data this was: twelve digits of a hash over all examples."""
+    sha = hashlib.sha256()
+    for split in splits:
+        for example in split:
+            sha.update(repr((example.texts, example.label)).encode())
+    return sha.hexdigest()[:12]
+
+
+def say(text: str) -> None:
+    """A line to the person, above any progress bar."""
+    tqdm.write(text, file=sys.stderr)
+

@@ -1,0 +1,143 @@
+"""Finished runs, one JSON line each, with where they come from. A crash loses the run that it hits and no other."""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dpzo
+from dpzo import Refusal
+
+FORMAT = 1
+_PACKAGES = ("dpzo", "torch", "transformers", "tokenizers", "datasets", "dp-accounting", "numpy", "scipy")
+
+
+def key(cell: dict[str, Any]) -> str:
+    """A cell's name: its content and the version of dpzo that ran it, so that a changed recipe is another cell."""
+    text = json.dumps({"cell": cell, "dpzo": dpzo.__version__, "format": FORMAT}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Results:
+    """The file of finished runs: read when opened, appended to and synced after each run."""
+
+    def __init__(self, path: Path, *, resume: bool = True) -> None:
+        self.path, self.notes = path, []
+        self.rows: dict[str, dict[str, Any]] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not resume and path.exists():
+                path.replace(_free_name(path))
+            if path.exists():
+                self._read()
+            with path.open("a"):
+                pass
+        except OSError as error:
+            raise Refusal("a folder that can be written to", f"{path.parent}: {error.strerror}", "Give another --out.")
+
+    def _read(self) -> None:
+        whole = self.path.read_bytes()
+        lines = whole.split(b"\n")
+        if tail := lines.pop():  # every whole line ends in a newline: what follows the last one was cut by a crash
+            self.notes.append(f"{self.path.name}: its last line was cut short and is dropped; that run is done again.")
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole) - len(tail))
+        other = 0
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                fits = row["key"] == key(row["cell"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise Refusal(
+                    "a results file of this program",
+                    f"{self.path}, line {number}: {error!r}",
+                    "Mend or move the file, or give another --out.",
+                ) from error
+            if fits:
+                self.rows[row["key"]] = row
+            else:
+                other += 1
+        if other:
+            self.notes.append(f"{self.path.name}: {other} runs of another version or format are kept but not used.")
+
+    def add(self, cell: dict[str, Any], outcome: dict[str, Any]) -> None:
+        """Append one finished run, or leave the file as it was."""
+        row = {"key": key(cell), "cell": cell, **outcome, "provenance": provenance()}
+        line = (json.dumps(row, sort_keys=True) + "\n").encode()
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with self.path.open("r+b") as file:
+                file.truncate(size)
+            raise Refusal(
+                f"room for {len(line)} bytes in {self.path.parent}",
+                error.strerror,
+                "Free some space and run the same command again: the finished runs are kept.",
+            ) from error
+        self.rows[row["key"]] = row
+
+    def get(self, cell: dict[str, Any]) -> dict[str, Any] | None:
+        """The finished run of a cell, if there is one."""
+        return self.rows.get(key(cell))
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (name := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return name
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine of this run."""
+    return {
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "commit": _commit(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "argv": sys.argv[1:],
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        ask = ["git", "-C", str(here)]
+        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*ask, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def peak_memory_mib(device: str) -> float:
+    """The process's peak resident memory, or the GPU's peak allocation, in MiB."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
