@@ -1,7 +1,7 @@
 """One way to refuse: what was expected, what came, what to do."""
 
 
-class Refusal(ValueError):
+class Refusal(ValueError):  # noqa: N818  (it refuses an input; nothing went wrong)
     """Bad input, said in three parts; nothing has been spent or written when it is raised."""
 
     def __init__(self, expected: str, came: object, todo: str) -> None:

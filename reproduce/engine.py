@@ -101,7 +101,9 @@ class Bench:
     def _examples(self, split: str, seed: int | None) -> Sequence[Example]:
         if split == "test":
             return subsample(self._read(split), self.recipe.at_most)
-        return k_shot(self._read(split), self.recipe.k, len(self.task.labels), 42 if seed is None else seed)
+        own = 42 if seed is None else seed
+        chosen = self.recipe.examples_seed if self.recipe.examples_seed is not None else own
+        return k_shot(self._read(split), self.recipe.k, len(self.task.labels), chosen)
 
     def plan(self, cell: Cell, n: int) -> Plan | None:
         """The plan of a cell that trains."""
@@ -117,7 +119,8 @@ class Bench:
         if cell.method == "mezo":
             return dpzo.mezo(**common)
         if cell.method == "dpzero":
-            assert cell.epsilon is not None and cell.clip is not None
+            assert cell.epsilon is not None
+            assert cell.clip is not None
             return dpzo.dpzero(
                 **common,
                 clip_threshold=cell.clip,
@@ -127,19 +130,18 @@ class Bench:
             )
         return None
 
-    def run(self, cell: Cell, bar: "tqdm[Any]") -> dict[str, Any]:
-        """Run one cell; return its outcome."""
+    def run(self, cell: Cell, bar: "tqdm[Any]", splits: Sequence[str] = ("test",)) -> dict[str, Any]:
+        """Run one cell and measure it on ``splits``; return its outcome."""
         self.model.params.restore(self.start)
-        train, test = self.records("train", cell.seed), self.records("test", None)
+        train = self.records("train", cell.seed)
         plan = self.plan(cell, len(train))
-        outcome: dict[str, Any] = {"n": len(train), "n_test": len(test), "prompt": self.prompt.template}
-        outcome |= {"words": self.prompt.words, "d": self.model.params.count}
+        outcome: dict[str, Any] = {"n": len(train), "d": self.model.params.count}
+        outcome |= {"prompt": self.prompt.template, "words": self.prompt.words}
         if plan is not None:
             outcome |= self._train(plan, train, cell, bar)
         shift = self.model.scores(train).mean(0) if cell.method == "calibrated" else None
-        outcome |= self._measure(test, "test", shift)
-        if len(self.recipe.clips) > 1 and plan is not None:
-            outcome |= self._measure(self.records("validation", cell.seed), "validation", None)
+        for split in splits:
+            outcome |= self._measure(self.records(split, cell.seed), split, shift)
         return outcome | {"peak_memory_mib": round(peak_memory_mib(self.device))}
 
     def _train(self, plan: Plan, train: Records, cell: Cell, bar: "tqdm[Any]") -> dict[str, Any]:
@@ -175,12 +177,13 @@ class Bench:
             "transcript_sha256": dpzo.digest(steps),
         }
 
-    def _measure(self, records: Records, split: str, shift: torch.Tensor | None) -> dict[str, float]:
+    def _measure(self, records: Records, split: str, shift: torch.Tensor | None) -> dict[str, Any]:
         scores = self.model.scores(records).double()
         if shift is not None:
             scores = scores - shift
         label = torch.from_numpy(records.label).to(scores.device)
         return {
+            f"n_{split}": len(records),
             f"{split}_accuracy": (scores.argmax(1) == label).double().mean().item(),
             f"{split}_loss": torch.nn.functional.cross_entropy(scores, label).item(),
         }
@@ -198,4 +201,3 @@ def fingerprint(splits: Sequence[Sequence[Example]]) -> str:
 def say(text: str) -> None:
     """A line to the person, above any progress bar."""
     tqdm.write(text, file=sys.stderr)
-

@@ -14,6 +14,7 @@ class Recipe:
         prompt: the name of the causal prompt; None for the default (masked models have one prompt).
         trainable: patterns of the names of what is trained.
         k: training examples for each class, None for all; ``at_most`` bounds the test set.
+        examples_seed: which examples are the k; None: each run's seed chooses its own, as in the paper.
         steps, batch_size, step_size, zo_eps: T, expected batch size, alpha, lambda.
         clips: the thresholds C to try; with several, the one that is best on the validation set is reported.
         average: report the mean of the last half of the iterates instead of the last one.
@@ -23,6 +24,7 @@ class Recipe:
     prompt: str | None
     trainable: tuple[str, ...]
     k: int | None
+    examples_seed: int | None
     at_most: int
     steps: int
     batch_size: int
@@ -42,7 +44,8 @@ SMOLLM2 = Recipe(
     model="smollm2-135m",
     prompt="sentiment",
     trainable=("model.norm.weight",),
-    k=None,
+    k=2000,
+    examples_seed=42,
     at_most=1000,
     steps=3000,
     batch_size=1024,
@@ -65,7 +68,16 @@ BERT_TINY = replace(
 
 # Any other model: all of it is trained, with the paper's step size and smoothing, on fewer examples and steps.
 OTHER = replace(
-    SMOLLM2, trainable=("*",), k=512, steps=1000, batch_size=64, step_size=1e-6, zo_eps=1e-3, clips=(200.0,), average=False
+    SMOLLM2,
+    trainable=("*",),
+    k=512,
+    examples_seed=None,
+    steps=1000,
+    batch_size=64,
+    step_size=1e-6,
+    zo_eps=1e-3,
+    clips=(200.0,),
+    average=False,
 )
 
 # Source: Zhang et al. 2024, Table 8 and section 5.2. Which clip won for which task and epsilon is nowhere printed.
@@ -74,6 +86,7 @@ PAPER = Recipe(
     prompt=None,
     trainable=("*",),
     k=512,
+    examples_seed=None,
     at_most=1000,
     steps=10_000,
     batch_size=64,

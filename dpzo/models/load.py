@@ -38,7 +38,7 @@ def load(name: str, *, device: str = "cpu", assets_dir: Path | None = None) -> L
         masked = _is_masked(config)
         kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = kind.from_pretrained(source, dtype=torch.float32)
+        model: Any = kind.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError) as error:
         if isinstance(error, Refusal):
             raise
@@ -63,5 +63,3 @@ def _is_masked(config: Any) -> bool:
         f"a {config.model_type} for {architectures or 'nothing stated'}",
         "Choose a checkpoint with a language-model head.",
     )
-
-

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 from tqdm import tqdm
 
 from dpzo.errors import Refusal
-from dpzo.models.anatomy import ANATOMIES, Anatomy
+from dpzo.models.anatomy import ANATOMIES, Anatomy, Cut
 from dpzo.models.encoding import Encoder, Records
 from dpzo.parameters import Parameters
 from dpzo.tasks import Example
 
-_MULTIPLE = 8  # padded lengths are multiples of this, so that kernels meet few shapes
+_MULTIPLE = 4  # padded lengths are multiples of this, so that kernels meet few shapes
+_CUT_ROWS = 1024  # records that go through what comes after a cut at once: it is small
 
 
 class PromptedModel:
@@ -60,45 +61,47 @@ class PromptedModel:
             )
         self.device = next(iter(self.params.values())).device
         self.anatomy: Anatomy | None = ANATOMIES.get(model.config.model_type)
-        self._last = model.config.num_hidden_layers - 1
+        last = model.config.num_hidden_layers - 1
+        self.cut: Cut | None = self.anatomy.cut(list(self.params), last) if self.anatomy else None
         self._words = torch.tensor([word[0] for word in encoder.words], device=self.device)
 
     @property
     def trains_tail_only(self) -> bool:
-        """Whether everything that is trained acts after the last attention, at the label position alone."""
-        owned = tuple(p.format(last=self._last) for p in self.anatomy.owned) if self.anatomy else ()
-        return bool(owned) and all(name.startswith(owned) for name in self.params)
+        """Whether all that is trained acts after the last attention, so that its input is computed but once."""
+        return self.cut is not None
 
     def encode(self, examples: Sequence[Example], *, progress: str | None = None) -> Records:
-        """Encode examples; when only the tail is trained, also compute once what enters it.
+        """Encode examples; when there is a cut before all that is trained, compute here once what passes it.
 
-        What enters the tail is as private as the text; it stays in memory. ``progress`` names a progress bar.
+        What passes the cut is as private as the text; it stays in memory. ``progress`` names a progress bar.
         """
         records = self.encoder.encode(examples)
-        if not self.trains_tail_only:
+        if self.cut is None:
             return records
         bar = tqdm(total=len(records), desc=progress, unit="text", disable=progress is None, leave=False)
-        entered = torch.empty(len(records), self.model.config.hidden_size)
+        passed = torch.empty(len(records), self.model.config.hidden_size, device=self.device)
         with torch.inference_mode(), bar:
             for rows in self._physical(records):
-                entered[torch.from_numpy(rows)] = self._enter(records[rows])
+                passed[torch.from_numpy(rows).to(self.device)] = self._pass(self.cut, records[rows])
                 bar.update(len(rows))
-        return replace(records, entered=entered.to(self.device))
+        return replace(records, ids=(), passed=passed)
 
     @torch.inference_mode()
     def losses(self, records: Records) -> Tensor:
         """(b,) cross-entropies in nats, float64."""
         label = torch.from_numpy(records.label).to(self.device)
         # In float64 from the logits on: the difference of two losses is what counts.
-        return F.cross_entropy(self.scores(records).double(), label, reduction="none")
+        return cross_entropy(self.scores(records).double(), label, reduction="none")
 
     @torch.inference_mode()
     def scores(self, records: Records) -> Tensor:
         """(b, number of labels) logits of the label words."""
         scores = torch.empty(len(records), len(self._words), device=self.device)
-        if records.entered is not None:
-            for start in range(0, len(records), 1024):
-                scores[start : start + 1024] = self._finish(self._tail(records.entered[start : start + 1024]))
+        if records.passed is not None:
+            assert self.cut is not None
+            for start in range(0, len(records), _CUT_ROWS):
+                block = slice(start, start + _CUT_ROWS)
+                scores[block] = self._finish(self.cut.rest(self.model, records.passed[block]))
             return scores
         for rows in self._physical(records):
             scores[torch.from_numpy(rows).to(self.device)] = self._forward(records[rows])
@@ -127,7 +130,8 @@ class PromptedModel:
     def _forward(self, records: Records) -> Tensor:
         at = torch.arange(len(records)), torch.from_numpy(records.position)
         if self.anatomy is None:
-            return self.model(**self._inputs(records)).logits[at][:, self._words]
+            logits: Tensor = self.model(**self._inputs(records)).logits
+            return logits[at][:, self._words]
         hidden = self.model.base_model(**self._inputs(records), **self._no_cache()).last_hidden_state
         return self._finish(hidden[at])
 
@@ -138,23 +142,19 @@ class PromptedModel:
         assert self.anatomy is not None
         out = self.model.get_output_embeddings()
         bias = None if getattr(out, "bias", None) is None else out.bias[self._words]
-        return F.linear(self.anatomy.head(self.model, hidden), out.weight[self._words], bias)
+        return linear(self.anatomy.head(self.model, hidden), out.weight[self._words], bias)
 
-    def _tail(self, entered: Tensor) -> Tensor:
-        assert self.anatomy is not None
-        assert self.anatomy.tail is not None
-        return self.anatomy.tail(self.model, entered)
-
-    def _enter(self, records: Records) -> Tensor:
-        assert self.anatomy is not None
-        assert self.anatomy.entry is not None
+    def _pass(self, cut: Cut, records: Records) -> Tensor:
         caught: list[Tensor] = []
-        entry = self.model.get_submodule(self.anatomy.entry.format(last=self._last))
-        hook = entry.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+        hooks = []
+        if cut.entry is not None:
+            entry = self.model.get_submodule(cut.entry)
+            hooks.append(entry.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0])))
         try:
-            self.model.base_model(**self._inputs(records), **self._no_cache())
+            caught.append(self.model.base_model(**self._inputs(records), **self._no_cache()).last_hidden_state)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         return caught[0][torch.arange(len(records)), torch.from_numpy(records.position)]
 
 

@@ -1,0 +1,84 @@
+"""How the laptop recipe of Table 2 was chosen: a small grid, judged on the validation set alone.
+
+``python reproduce/study.py`` trains DPZero at both epsilons for every point of the grid and prints the validation
+accuracy and loss. The test set is never read. The choice itself is not accounted in any epsilon.
+"""
+
+import itertools
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+# Run as a file, so that the folder above is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from dpzo import Refusal
+from dpzo.models.load import load
+from dpzo.tasks import get_task
+from reproduce.engine import Bench, cells, say
+from reproduce.recipes import recipe
+from reproduce.results import Results
+from reproduce.table2 import _Data
+
+GRID = {
+    "steps": (1000, 3000),
+    "step_size": (0.3, 1.0, 3.0),
+    "clips": ((0.5,), (1.0,), (2.0,)),
+    "average": (False, True),
+}
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A packaged model.")] = "smollm2-135m",
+    prompt: Annotated[str, typer.Option(help="The causal prompt.")] = "sentiment",
+    trainable: Annotated[str | None, typer.Option(help="Patterns of names to train instead of the recipe's.")] = None,
+    step_sizes: Annotated[str | None, typer.Option(help="Step sizes instead of the grid's, such as 0.01,0.03.")] = None,
+    seeds: Annotated[str, typer.Option(help="Public seeds.")] = "1,2",
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("results"),
+) -> None:
+    """Run the grid, skipping what is finished in --out, and print it, best last."""
+    try:
+        base = replace(recipe("laptop", model), prompt=prompt, seeds=tuple(int(s) for s in seeds.split(",")))
+        if trainable is not None:
+            base = replace(base, trainable=tuple(trainable.split(",")))
+        grid = dict(GRID)
+        if step_sizes is not None:
+            grid["step_size"] = tuple(float(s) for s in step_sizes.split(","))
+        task, data = get_task("mr"), _Data(get_task("mr"), None, None)
+        results = Results(out / "study_table2.jsonl")
+        bench = Bench(load(model), task, base, data.read, "cpu")
+        points = [replace(base, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+        lines = []
+        with tqdm(total=sum(p.steps * len(p.seeds) * len(p.epsilons) for p in points), unit="step") as bar:
+            for point in points:
+                bench.recipe = point
+                bar.set_description(f"T {point.steps} step {point.step_size:g} C {point.clips[0]:g}")
+                for epsilon in point.epsilons:
+                    runs = []
+                    for cell in cells("study", point, "mr", data.told, ["dpzero"], [epsilon]):
+                        run = results.get(asdict(cell))
+                        if run is None:
+                            results.add(asdict(cell), bench.run(cell, bar, ["validation"]))
+                            run = results.get(asdict(cell))
+                        assert run is not None
+                        runs.append(run)
+                    accuracy = 100 * float(np.mean([r["validation_accuracy"] for r in runs]))
+                    loss = float(np.mean([r["validation_loss"] for r in runs]))
+                    lines.append((epsilon, loss, accuracy, point))
+        for epsilon, loss, accuracy, point in sorted(lines, key=lambda line: (-line[0], -line[1])):
+            print(
+                f"eps {epsilon:g}  loss {loss:.4f}  accuracy {accuracy:.1f}  T {point.steps}  "
+                f"step {point.step_size:g}  C {point.clips[0]:g}  {'average' if point.average else 'last'}"
+            )
+    except Refusal as refusal:
+        say(f"error: {refusal}")
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

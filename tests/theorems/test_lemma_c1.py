@@ -1,0 +1,112 @@
+"""Lemma C.1: the moments of u, by Monte Carlo with sound bounds (Hoeffding on the sphere, median of means else).
+
+Zhang et al. 2024, Appendix C: for a fixed vector a,
+E u = 0, E u u' = I, E (u'a) u = a, E (u'a)^2 u u' = (2 a a' + |a|^2 I) d / (d+2) on the sphere and without the factor
+for Gaussian u.
+"""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from dpzo import GaussianDirection, SphereDirection
+from tests.chance import ALPHA, hoeffding, ks_p, median_of_means
+
+D = 3
+DRAWS = 8_000
+A = np.array([0.6, 0.0, 0.8])  # |a| = 1
+PAIRS = [(i, j) for i in range(D) for j in range(i, D)]
+
+
+@pytest.fixture(scope="module")
+def sphere():
+    like = {"x": torch.zeros(2), "y": torch.zeros(1)}
+    draws = (SphereDirection().draw(like, seed).dense() for seed in range(DRAWS))
+    return np.array([[*u["x"].tolist(), *u["y"].tolist()] for u in draws])
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    # Coordinates are independent, so one long draw is many short ones.
+    return GaussianDirection().draw({"x": torch.zeros(400_000, D)}, 1).dense()["x"].double().numpy()
+
+
+def expected(factor):
+    return factor * (2 * np.outer(A, A) + np.eye(D))
+
+
+@pytest.mark.statistical
+def test_first_and_second_moments_on_the_sphere(sphere):
+    """Kills: the unit sphere (radius 1, not sqrt(d)); a reused seed; coordinates of one sign."""
+    assert np.abs(sphere.mean(0)).max() < hoeffding(DRAWS, 2 * np.sqrt(D), tests=D)
+    for i, j in PAIRS:
+        width = D  # u_i^2 lies in [0, d], u_i u_j in [-d/2, d/2]
+        off = abs((sphere[:, i] * sphere[:, j]).mean() - (i == j))
+        assert off < hoeffding(DRAWS, width, tests=len(PAIRS))
+    unit = sphere / np.sqrt(D)
+    assert abs(np.square(unit[:, 0]).mean() - 1) > hoeffding(DRAWS, D)
+    assert abs(np.abs(sphere[:, 0]).mean()) > hoeffding(DRAWS, 2 * np.sqrt(D), tests=D)
+
+
+@pytest.mark.statistical
+def test_a_coordinate_on_the_sphere_is_beta(sphere):
+    """Kills: a cube's surface instead of a sphere's; Gaussian u (in so low a dimension)."""
+    law = stats.beta(0.5, (D - 1) / 2).cdf
+    for i in range(D):
+        assert ks_p(np.square(sphere[:, i]) / D, law) > ALPHA
+    cube = np.random.default_rng(0).uniform(-1, 1, (DRAWS, D))
+    cube *= np.sqrt(D) / np.linalg.norm(cube, axis=1, keepdims=True)
+    assert ks_p(np.square(cube[:, 0]) / D, law) < ALPHA
+    z = np.random.default_rng(0).standard_normal(DRAWS)
+    assert ks_p(np.square(z) / D, law) < ALPHA
+
+
+@pytest.mark.statistical
+def test_fourth_moments_on_the_sphere(sphere):
+    """Kills: the Gaussian formula, without d / (d + 2)."""
+    weight = np.square(sphere @ A)
+    tolerance = hoeffding(DRAWS, D * D, tests=len(PAIRS))  # (u'a)^2 <= d, times a product of range d
+    got = np.array([[(weight * sphere[:, i] * sphere[:, j]).mean() for j in range(D)] for i in range(D)])
+    assert np.abs(got - expected(D / (D + 2))).max() < tolerance
+    assert np.abs(got - expected(1)).max() > 2 * tolerance
+
+
+@pytest.mark.statistical
+def test_moments_of_the_gaussian(gaussian):
+    """Kills: the sphere's formula, with d / (d + 2); sigma * 0.9; correlated neighbours."""
+
+    def check(sample, mean, second_moment, tests):
+        estimate, tolerance = median_of_means(sample, np.sqrt(second_moment), tests)
+        return abs(estimate - mean) < tolerance
+
+    assert all(check(gaussian[:, i], 0, 1, D) for i in range(D))
+    weight = np.square(gaussian @ A)
+    for i, j in PAIRS:
+        product = gaussian[:, i] * gaussian[:, j]
+        assert check(product, float(i == j), 2, len(PAIRS))
+        assert check(product * gaussian[:, 0], 0, 15, len(PAIRS))
+        # E (u'a)^4 u_i^2 u_j^2 <= E z^8 = 105, by Hoelder.
+        assert check(weight * product, expected(1)[i, j], 105, len(PAIRS))
+    product = np.square(gaussian[:, 2]) * weight
+    assert not check(product, expected(D / (D + 2))[2, 2], 105, 1)
+    assert not check(0.81 * np.square(gaussian[:, 2]), 1, 2, 1)
+    assert not check((gaussian[:, 0] + 0.2 * gaussian[:, 1]) * gaussian[:, 1], 0, 2, 1)
+
+
+@pytest.mark.statistical
+def test_the_estimator_is_unbiased(sphere):
+    """E (u'a) u = a. Kills: u scaled to length 1 or d; the sign lost."""
+    estimates = (sphere @ A)[:, None] * sphere
+    tolerance = hoeffding(DRAWS, D * 2, tests=D)  # |u'a| |u_i| <= d
+    assert np.abs(estimates.mean(0) - A).max() < tolerance
+    assert np.abs(estimates.mean(0) / D - A).max() > tolerance
+    assert np.abs((np.abs(sphere @ A)[:, None] * sphere).mean(0) - A).max() > tolerance
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("level", [0.5, 1.0, 1.5])
+def test_the_tail_bound_of_the_lemma(sphere, level):
+    """P(|u'a| >= C) <= 2 sqrt(2 pi) exp(-C^2 / (8 |a|^2)), by count plus Hoeffding's slack."""
+    share = (np.abs(sphere @ A) >= level).mean()
+    assert share < 2 * np.sqrt(2 * np.pi) * np.exp(-(level**2) / 8) + hoeffding(DRAWS, 1)
