@@ -79,9 +79,10 @@ def _closed_form(event: DpEvent, delta: float, relation: Relation) -> float:
     return float(dpa.get_epsilon_gaussian(1 / mu, delta))
 
 
-def _pld(event: DpEvent, delta: float, relation: Relation) -> float:
-    # dp-accounting's PLD rounds pessimistically: its epsilon is an upper bound.
-    return float(PLDAccountant(relation._theirs).compose(event).get_epsilon(delta))
+def _pld(event: DpEvent, delta: float, relation: Relation, interval: float = 1e-4) -> float:
+    # dp-accounting's PLD rounds pessimistically to this grid of losses: its epsilon is an upper bound.
+    accountant = PLDAccountant(relation._theirs, value_discretization_interval=interval)
+    return float(accountant.compose(event).get_epsilon(delta))
 
 
 _INTEGER_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 384, 512, 1024)
@@ -112,7 +113,11 @@ def _quiet() -> Iterator[None]:
         absl_logging.set_verbosity(level)
 
 
-ACCOUNTANTS = {"pld": _pld, "rdp": _rdp, "closed-form": _closed_form}
+ACCOUNTANTS: dict[str, Callable[[DpEvent, float, Relation], float]] = {
+    "pld": _pld,
+    "rdp": _rdp,
+    "closed-form": _closed_form,
+}
 
 
 def choose(event: DpEvent, accountant: str | None, relation: Relation) -> str:
@@ -124,7 +129,6 @@ def choose(event: DpEvent, accountant: str | None, relation: Relation) -> str:
     return accountant
 
 
-@lru_cache(maxsize=4096)
 def epsilon(event: DpEvent, delta: float, relation: Relation, accountant: str | None = None) -> float:
     """The epsilon of ``event`` at ``delta``: an upper bound (pld, rdp) or exact (closed-form).
 
@@ -134,9 +138,23 @@ def epsilon(event: DpEvent, delta: float, relation: Relation, accountant: str | 
     4.377
     """
     check_delta(delta)
+    return _epsilon(_hashable(event), delta, relation, accountant)
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(event: DpEvent, delta: float, relation: Relation, accountant: str | None) -> float:
     if _has_no_privacy(event):
         return math.inf
     return ACCOUNTANTS[choose(event, accountant, relation)](event, delta, relation)
+
+
+def _hashable(event: DpEvent) -> DpEvent:
+    # dp-accounting's compositions hold a list, which no cache can take.
+    if isinstance(event, dpa.ComposedDpEvent):
+        return dpa.ComposedDpEvent(tuple(map(_hashable, event.events)))
+    if isinstance(event, dpa.SelfComposedDpEvent):
+        return dpa.SelfComposedDpEvent(_hashable(event.event), event.count)
+    return event
 
 
 def _has_no_privacy(event: DpEvent) -> bool:
@@ -179,18 +197,25 @@ def calibrate(
     def quick(multiplier: float) -> float:
         return _rdp(event(multiplier / relation.sensitivity), target_delta, Relation.ADD_REMOVE, _INTEGER_ORDERS)
 
+    # With little noise PLD's fine grid takes a second a question: ask a coarser one first.
+    def coarse(multiplier: float) -> float:
+        return _pld(event(multiplier), target_delta, relation, 1e-3)
+
     guess = first_below(quick, *_bracket(quick, target_epsilon, 1.0, 2.0), 1e-2)
-    return first_below(cost, *_bracket(cost, target_epsilon, guess, 1.1), 1e-4)
+    guess = first_below(coarse, *_bracket(coarse, target_epsilon, guess, 1.1), 1e-4)
+    return first_below(cost, *_bracket(cost, target_epsilon, guess, 1.0001), 1e-4)
 
 
 def _bracket(cost: Callable[[float], float], target: float, guess: float, factor: float) -> tuple[float, float]:
     high = guess
     while cost(high) > target:
         high *= factor
+        factor = min(factor * factor, 2.0)
         if high > 1e9:
             raise Refusal("an epsilon that some noise can reach", target, "Choose a larger epsilon or fewer steps.")
     low = high / factor
     while cost(low) <= target:
+        factor = min(factor * factor, 2.0)
         low, high = low / factor, low
         if low < 1e-6:
             break  # so large an epsilon that this little noise is already enough

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dpzo.kernels.philox import standard_normal
 
-_BLOCK = 2**18  # coordinates generated at once: their words stay in the cache
+_BLOCK = 2**18  # coordinates generated at once on a CPU: their words stay in the cache
+_BLOCK_ELSEWHERE = 2**24  # on a GPU, where many small launches would cost more than the arithmetic
 _HELD = 2**28  # a u of up to this many coordinates (1 GiB) is generated once a step; a longer one, at each use
 
 
@@ -32,8 +33,9 @@ class Drawn:
     def _generate(self) -> Iterator[tuple[str, slice, Tensor]]:
         for name, tensor in self.like.items():
             stream = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
-            for start in range(0, tensor.numel(), _BLOCK):
-                count = min(_BLOCK, tensor.numel() - start)
+            block = _BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+            for start in range(0, tensor.numel(), block):
+                count = min(block, tensor.numel() - start)
                 z = standard_normal(start, count, key=self.seed, stream=stream, device=tensor.device)
                 yield name, slice(start, start + count), z
 

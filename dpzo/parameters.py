@@ -17,7 +17,7 @@ class Parameters(Mapping[str, Tensor]):
     """Trainable tensors by name; ``count`` is the paper's d.
 
     Raises:
-        Refusal: nothing to train, a tensor that is not floating point, or one tensor under two names.
+        Refusal: nothing to train, a tensor that is not floating point or not contiguous, or one tensor under two names.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -28,6 +28,8 @@ class Parameters(Mapping[str, Tensor]):
         for name, tensor in self._tensors.items():
             if not tensor.is_floating_point():
                 raise Refusal("floating-point tensors to train", f"{name} of {tensor.dtype}", "Leave it frozen.")
+            if not tensor.is_contiguous():
+                raise Refusal("contiguous tensors to train", f"{name}, a strided view", "Train a contiguous copy.")
             if tensor.data_ptr() in seen:
                 raise Refusal(
                     "each trained tensor under one name",

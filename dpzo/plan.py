@@ -36,6 +36,8 @@ class Plan:
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
             raise Refusal("a whole number n of records", self.n, "Give the size of the training data.")
+        if not isinstance(self.relation, Relation):
+            raise Refusal(f"a relation among {', '.join(Relation.__members__)}", repr(self.relation), "Choose one.")
         if not self.stages:
             raise Refusal("at least one stage", "none", "Give the steps of the run.")
 
@@ -50,6 +52,8 @@ class Plan:
         The sampler wraps the mechanism's event, so no run can be accounted with a sampler that it did not use.
         """
         count = self.steps if steps is None else steps
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= self.steps:
+            raise Refusal(f"a number of steps from 0 to the plan's {self.steps}", count, "Count the steps taken.")
         if count == 0:
             return ComposedDpEvent([])
         return SelfComposedDpEvent(self.sampler.event(self.mechanism.event()), count)
@@ -61,9 +65,8 @@ class Plan:
         for by name (see ``dpzo.accounting.ACCOUNTANTS``).
         """
         accounting.check_delta(delta, self.n)
-        if steps == 0:
-            return 0.0
-        return accounting.epsilon(self.event(steps), delta, self.relation, accountant)
+        event = self.event(steps)
+        return 0.0 if steps == 0 else accounting.epsilon(event, delta, self.relation, accountant)
 
     def calibrate(self, target_epsilon: float, target_delta: float, *, accountant: str | None = None) -> "Plan":
         """Return this plan with the least noise whose epsilon is at most the target."""

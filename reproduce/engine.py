@@ -1,6 +1,5 @@
 """Runs the cells of a table: each is one training run (or none, for zero-shot), and one line of results."""
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from dpzo.averaging import TailAverage
 from dpzo.models.encoding import Encoder, Records
 from dpzo.models.load import Loaded
 from dpzo.models.prompted import PromptedModel
-from dpzo.tasks import Example, Task, k_shot, subsample
+from dpzo.tasks import Example, Split, Task, k_shot, subsample
 from reproduce.recipes import Recipe
 from reproduce.results import peak_memory_mib
 
@@ -73,7 +72,7 @@ class Bench:
         loaded: Loaded,
         task: Task,
         recipe: Recipe,
-        read: Callable[[str], Sequence[Example]],
+        read: Callable[[Split], Sequence[Example]],
         device: str,
     ) -> None:
         self.loaded, self.task, self.recipe, self.device = loaded, task, recipe, device
@@ -86,7 +85,7 @@ class Bench:
         self._known: dict[Example, int] = {}
         self._records: Records | None = None
 
-    def records(self, split: str, seed: int | None) -> Records:
+    def records(self, split: Split, seed: int | None) -> Records:
         """The encoded examples of a split: k for each class by seed, or the test set. What was encoded is kept."""
         examples = self._examples(split, seed)
         new = [e for e in dict.fromkeys(examples) if e not in self._known]
@@ -98,7 +97,7 @@ class Bench:
         assert self._records is not None
         return self._records[torch.tensor([self._known[e] for e in examples]).numpy()]
 
-    def _examples(self, split: str, seed: int | None) -> Sequence[Example]:
+    def _examples(self, split: Split, seed: int | None) -> Sequence[Example]:
         if split == "test":
             return subsample(self._read(split), self.recipe.at_most)
         own = 42 if seed is None else seed
@@ -130,11 +129,17 @@ class Bench:
             )
         return None
 
-    def run(self, cell: Cell, bar: "tqdm[Any]", splits: Sequence[str] = ("test",)) -> dict[str, Any]:
+    def run(self, cell: Cell, bar: "tqdm[Any]", splits: Sequence[Split] = ("test",)) -> dict[str, Any]:
         """Run one cell and measure it on ``splits``; return its outcome."""
-        self.model.params.restore(self.start)
+        try:
+            return self._run(cell, bar, splits)
+        finally:
+            self.model.params.restore(self.start)  # the next task's bench takes the model as it finds it
+
+    def _run(self, cell: Cell, bar: "tqdm[Any]", splits: Sequence[Split]) -> dict[str, Any]:
+        # The plan first: what it refuses costs no encoding.
+        plan = self.plan(cell, len(self._examples("train", cell.seed)))
         train = self.records("train", cell.seed)
-        plan = self.plan(cell, len(train))
         outcome: dict[str, Any] = {"n": len(train), "d": self.model.params.count}
         outcome |= {"prompt": self.prompt.template, "words": self.prompt.words}
         if plan is not None:
@@ -169,7 +174,7 @@ class Bench:
             "delta": self.recipe.delta if private else None,
             "relation": str(plan.relation) if private else None,
             "accountant": choose(event, None, plan.relation) if private else None,
-            "noise_multiplier": plan.mechanism.noise_multiplier if private else None,
+            "noise_multiplier": getattr(plan.mechanism, "noise_multiplier", None),
             "streams": "private" if streams.are_private else "NOT PRIVATE",
             "steps": len(steps),
             "seconds": seconds,
@@ -187,15 +192,6 @@ class Bench:
             f"{split}_accuracy": (scores.argmax(1) == label).double().mean().item(),
             f"{split}_loss": torch.nn.functional.cross_entropy(scores, label).item(),
         }
-
-
-def fingerprint(splits: Sequence[Sequence[Example]]) -> str:
-    """Which data this was: twelve digits of a hash over all examples."""
-    sha = hashlib.sha256()
-    for split in splits:
-        for example in split:
-            sha.update(repr((example.texts, example.label)).encode())
-    return sha.hexdigest()[:12]
 
 
 def say(text: str) -> None:

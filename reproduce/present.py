@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from reproduce.engine import Cell
+from reproduce.engine import RELATION, Cell
+from reproduce.recipes import Recipe
 from reproduce.results import Results
 
 Paper = Callable[[str, str], str | None]
@@ -122,3 +123,28 @@ def picture(entries: Sequence[Entry], titles: dict[str, str], model: str, path: 
     axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def notes(made: Sequence[Entry], chosen: Recipe) -> str:
+    """What a reader must know beside the table, from the runs themselves."""
+    trained = next((e.runs[0] for e in made if e.runs and e.runs[0].get("steps")), None)
+    lines = [
+        "Test accuracy in percent: mean ± half of the 95 % interval (Student's t) over seeds, on one fixed test set.",
+        "\\* The paper's column is RoBERTa-large (355M) with 512 examples a class and 10,000 steps, mean ± standard",
+        "error: another model, size and, for MR, other data (it stands beside SST-2). Zhang et al. 2024, Table 2.",
+    ]
+    if trained is not None:
+        lines += [
+            f"Trained: {', '.join(chosen.trainable)} ({trained['d']:,} coordinates); n = {trained['n']:,} records, "
+            f"Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, "
+            f"step size {chosen.step_size:g}, lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, "
+            f"Gaussian directions, {'mean of the last half of the iterates' if chosen.average else 'last iterate'}.",
+            f"Prompt: {trained['prompt']!r} with {', '.join(map(repr, trained['words']))}; "
+            f"{trained['n_test']:,} test records.",
+            f"Epsilon: at delta = {chosen.delta:g}, {RELATION} neighbours, Poisson sampling, PLD accountant. "
+            "Noise and batches come from the operating system's entropy, so a rerun differs within the interval.",
+            "Calibrated zero-shot subtracts the mean score over the training texts: it shows how much of a gain is "
+            "the removal of label-word bias alone. It is not private. Hyper-parameters were chosen on the validation "
+            "set; that choice is not accounted.",
+        ]
+    return "\n\n".join(["\n".join(lines[:3]), *lines[3:]]) + "\n"

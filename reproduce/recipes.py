@@ -103,8 +103,9 @@ def recipe(size: str, model: str | None) -> Recipe:
     if size == "paper":
         return replace(PAPER, model=model or PAPER.model)
     if size == "tiny":
-        tiny = replace(BERT_TINY, k=150, at_most=200, steps=40, batch_size=64, seeds=(42,))
-        return replace(tiny, model=model or tiny.model)
+        return replace(
+            recipe("laptop", model or BERT_TINY.model), k=150, at_most=200, steps=40, batch_size=64, seeds=(42,)
+        )
     if size == "laptop":
         known = {r.model: r for r in (SMOLLM2, BERT_TINY)}
         return known.get(model or SMOLLM2.model) or replace(OTHER, model=str(model))

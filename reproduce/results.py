@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class Results:
     """The file of finished runs: read when opened, appended to and synced after each run."""
 
     def __init__(self, path: Path, *, resume: bool = True) -> None:
-        self.path, self.notes = path, []
+        self.path = path
+        self.notes: list[str] = []
         self.rows: dict[str, dict[str, Any]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,10 +49,10 @@ class Results:
     def _read(self) -> None:
         whole = self.path.read_bytes()
         lines = whole.split(b"\n")
-        if tail := lines.pop():  # every whole line ends in a newline: what follows the last one was cut by a crash
-            self.notes.append(f"{self.path.name}: its last line was cut short and is dropped; that run is done again.")
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole) - len(tail))
+        tail = lines.pop()  # every whole line ends in a newline: what follows the last one was cut by a crash
+        if tail and not tail.startswith(b"{"):
+            lines.append(tail)  # or it is no line of ours
+            tail = b""
         other = 0
         for number, line in enumerate(lines, 1):
             try:
@@ -66,6 +68,9 @@ class Results:
                 self.rows[row["key"]] = row
             else:
                 other += 1
+        if tail:
+            self.notes.append(f"{self.path.name}: its last line was cut short and is dropped; that run is done again.")
+            os.truncate(self.path, len(whole) - len(tail))
         if other:
             self.notes.append(f"{self.path.name}: {other} runs of another version or format are kept but not used.")
 
@@ -73,15 +78,17 @@ class Results:
         """Append one finished run, or leave the file as it was."""
         row = {"key": key(cell), "cell": cell, **outcome, "provenance": provenance()}
         line = (json.dumps(row, sort_keys=True) + "\n").encode()
-        size = self.path.stat().st_size
+        size = None
         try:
+            size = self.path.stat().st_size
             with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            with self.path.open("r+b") as file:
-                file.truncate(size)
+            if size is not None:
+                with suppress(OSError):
+                    os.truncate(self.path, size)
             raise Refusal(
                 f"room for {len(line)} bytes in {self.path.parent}",
                 error.strerror,

@@ -20,10 +20,10 @@ from tqdm import tqdm
 from dpzo import Refusal
 from dpzo.models.load import load
 from dpzo.tasks import get_task
+from reproduce.data import Data
 from reproduce.engine import Bench, cells, say
 from reproduce.recipes import recipe
 from reproduce.results import Results
-from reproduce.table2 import _Data
 
 GRID = {
     "steps": (1000, 3000),
@@ -41,7 +41,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Public seeds.")] = "1,2",
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("results"),
 ) -> None:
-    """Run the grid, skipping what is finished in --out, and print it, best last."""
+    """Run the grid, skipping what is finished in --out, and print it, best loss first."""
     try:
         base = replace(recipe("laptop", model), prompt=prompt, seeds=tuple(int(s) for s in seeds.split(",")))
         if trainable is not None:
@@ -49,7 +49,7 @@ def main(
         grid = dict(GRID)
         if step_sizes is not None:
             grid["step_size"] = tuple(float(s) for s in step_sizes.split(","))
-        task, data = get_task("mr"), _Data(get_task("mr"), None, None)
+        task, data = get_task("mr"), Data(get_task("mr"), None, None)
         results = Results(out / "study_table2.jsonl")
         bench = Bench(load(model), task, base, data.read, "cpu")
         points = [replace(base, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
@@ -70,11 +70,21 @@ def main(
                     accuracy = 100 * float(np.mean([r["validation_accuracy"] for r in runs]))
                     loss = float(np.mean([r["validation_loss"] for r in runs]))
                     lines.append((epsilon, loss, accuracy, point))
-        for epsilon, loss, accuracy, point in sorted(lines, key=lambda line: (-line[0], -line[1])):
-            print(
-                f"eps {epsilon:g}  loss {loss:.4f}  accuracy {accuracy:.1f}  T {point.steps}  "
-                f"step {point.step_size:g}  C {point.clips[0]:g}  {'average' if point.average else 'last'}"
-            )
+        table = [
+            "| epsilon | T | step size | C | iterate | validation accuracy | validation loss |",
+            "|" + " --- |" * 7,
+        ]
+        for epsilon, loss, accuracy, p in sorted(lines, key=lambda line: (-line[0], line[1])):
+            iterate = "mean of last half" if p.average else "last"
+            told = (f"{epsilon:g}", str(p.steps), f"{p.step_size:g}", f"{p.clips[0]:g}", iterate)
+            table.append("| " + " | ".join([*told, f"{accuracy:.1f}", f"{loss:.4f}"]) + " |")
+        text = (
+            f"# The laptop recipe's study: {model}, prompt {prompt!r}\n\nDPZero at delta {base.delta:g}, mean over the "
+            f"public seeds {seeds}; trained: {', '.join(base.trainable)}; expected batch {base.batch_size}, lambda "
+            f"{base.zo_eps:g}. Validation set only, best loss first. Made by `python reproduce/study.py`.\n\n"
+        )
+        (out / "study_table2.md").write_text(text + "\n".join(table) + "\n")
+        print("\n".join(table))
     except Refusal as refusal:
         say(f"error: {refusal}")
         raise typer.Exit(2) from None

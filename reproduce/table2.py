@@ -14,18 +14,18 @@ from typing import Annotated
 # Run as a file, so that the folder above is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 import typer
 from tqdm import tqdm
 
-from dpzo import Refusal, Relation
-from dpzo.assets import fetch
-from dpzo.models.load import load
-from dpzo.tasks import Example, Split, Task, get_task, load_examples
+from dpzo import Refusal
+from dpzo.models.load import PACKAGED, load
+from dpzo.tasks import Split, Task, get_task
 from reproduce import reported
-from reproduce.engine import METHODS, Bench, Cell, cells, fingerprint, say
-from reproduce.present import entries, markdown, picture, table_csv
+from reproduce.data import Data
+from reproduce.engine import METHODS, Bench, Cell, cells, say
+from reproduce.present import entries, markdown, notes, picture, table_csv
 from reproduce.recipes import Recipe, recipe
 from reproduce.results import Results
 
@@ -35,6 +35,7 @@ The paper's size trains RoBERTa-large (355M parameters) for 10,000 steps in each
   - the model: FacebookAI/roberta-large from the hub, or --model FOLDER that holds it (1.4 GB);
   - the data: from the hub, or --data-dir FOLDER;
   - a GPU with 6 GiB or more (--device cuda): at the paper's 0.35 s a step on an RTX 3090, 44 hours a task.
+Fewer runs: --epsilon 2 --seeds 42 --methods dpzero.
 """
 
 
@@ -82,13 +83,18 @@ def _choose(r: Recipe, tasks: str | None, epsilon: str | None, seeds: str | None
             raise Refusal("each epsilon to be a positive finite number", value, "Write --epsilon 6,2.")
     if any(s < 0 for s in numbers):
         raise Refusal("seeds of 0 or more", seeds, "Write --seeds 42,13,21.")
-    names = tuple(get_task(name).name for name in _list(tasks) or r.tasks)
+    names = tuple(dict.fromkeys(get_task(name).name for name in _list(tasks) or r.tasks))
+    known = dict.fromkeys(key for name in names for key in get_task(name).causal)
+    if prompt is not None and prompt not in known:
+        raise Refusal(f"a prompt out of {', '.join(known)}", repr(prompt), "Name one that a chosen task has.")
+    # A seed given twice is one run, not two that agree.
+    epsilons, numbers = tuple(dict.fromkeys(epsilons)), tuple(dict.fromkeys(numbers))
     return replace(r, tasks=names, epsilons=epsilons, seeds=numbers, prompt=prompt or r.prompt)
 
 
 def _methods(text: str) -> list[str]:
     asked = _list(text) or []
-    if unknown := [m for m in asked if m not in METHODS]:
+    if unknown := [m for m in asked or [text] if m not in METHODS]:
         raise Refusal(f"methods out of {', '.join(METHODS)}", repr(unknown[0]), "Name some of these.")
     return [m for m in METHODS if m in asked]
 
@@ -105,10 +111,12 @@ def _run(
 ) -> None:
     if size == "paper":
         say(PAPER_NEEDS)
+    if data_dir is None and (asked := [name for name in chosen.tasks if name != "mr"]):
+        say(f"Asking the Hugging Face hub for {', '.join(asked)}; without a network it gives up in half a minute.")
+    reads = {name: Data(get_task(name), data_dir, assets) for name in chosen.tasks}
     results = Results(out / "table2.jsonl", resume=resume)
     for note in results.notes:
         say(note)
-    reads = {name: _Data(get_task(name), data_dir, assets) for name in chosen.tasks}
     everything: list[Cell] = []
     for name, data in reads.items():
         told = _prompt_of(chosen, get_task(name))
@@ -116,6 +124,8 @@ def _run(
     left = [cell for cell in everything if results.get(asdict(cell)) is None]
     if left:
         say(f"{len(everything) - len(left)} of {len(everything)} runs are finished; {len(left)} to go.")
+        if chosen.model not in PACKAGED and not Path(chosen.model).is_dir():
+            say(f"Asking the Hugging Face hub for {chosen.model}; without a network it gives up in half a minute.")
         loaded = load(chosen.model, device=device, assets_dir=assets)
         total = sum(chosen.steps for cell in left if cell.method in ("mezo", "dpzero"))
         with tqdm(total=total, unit="step", smoothing=0.05, dynamic_ncols=True) as bar:
@@ -124,7 +134,7 @@ def _run(
                 if not mine:
                     continue
                 bench = Bench(loaded, get_task(name), _prompt_of(chosen, get_task(name)), data.read, device)
-                splits = ("test", "validation") if len(chosen.clips) > 1 else ("test",)
+                splits: tuple[Split, ...] = ("test", "validation") if len(chosen.clips) > 1 else ("test",)
                 for cell in mine:
                     label = cell.row() + (f", seed {cell.seed}" if cell.seed is not None else "")
                     bar.set_description(label)
@@ -140,27 +150,6 @@ def _prompt_of(chosen: Recipe, task: Task) -> Recipe:
     return chosen if chosen.prompt in task.causal else replace(chosen, prompt=None)
 
 
-class _Data:
-    """One task's splits: from a folder, the packaged file or the hub; read once."""
-
-    def __init__(self, task: Task, data_dir: Path | None, assets: Path | None) -> None:
-        packaged = fetch("mr", assets_dir=assets) if task.name == "mr" and data_dir is None else None
-        self.where = "folder" if data_dir else "packaged" if packaged else "hub"
-        self._splits: dict[str, Sequence[Example]] = {}
-
-        def read(split: Split) -> Sequence[Example]:
-            return load_examples(task, split, data_dir=data_dir, packaged=packaged)
-
-        self._load = read
-        self.told = f"{self.where} {fingerprint([self.read('train'), self.read('test')])}"
-
-    def read(self, split: Split) -> Sequence[Example]:
-        """All examples of a split."""
-        if split not in self._splits:
-            self._splits[split] = self._load(split)
-        return self._splits[split]
-
-
 def _show(everything: Sequence[Cell], results: Results, chosen: Recipe, out: Path) -> None:
     titles = {name: get_task(name).title for name in chosen.tasks}
 
@@ -168,7 +157,7 @@ def _show(everything: Sequence[Cell], results: Results, chosen: Recipe, out: Pat
         return reported.table2(row, "sst2" if task == "mr" else task)
 
     made = entries(everything, results)
-    table = markdown(made, titles, chosen.model, paper) + "\n" + _notes(made, chosen)
+    table = markdown(made, titles, chosen.model, paper) + "\n" + notes(made, chosen)
     try:
         (out / "table2.md").write_text(table)
         (out / "table2.csv").write_text(table_csv(made, paper))
@@ -177,30 +166,6 @@ def _show(everything: Sequence[Cell], results: Results, chosen: Recipe, out: Pat
         raise Refusal(f"room for the table in {out}", error.strerror, "Free some space and run it again.") from error
     print(table)
     say(f"Written: {out}/table2.md, table2.csv, table2.png; every run with its provenance in table2.jsonl.")
-
-
-def _notes(made: Sequence[object], chosen: Recipe) -> str:
-    trained = next((e.runs[0] for e in made if e.runs and e.runs[0].get("steps")), None)
-    lines = [
-        "Test accuracy in percent: mean ± half of the 95 % interval (Student's t) over seeds, on one fixed test set.",
-        "\\* The paper's column is RoBERTa-large (355M) with 512 examples a class and 10,000 steps, mean ± standard",
-        "error: another model, size and, for MR, other data (it stands beside SST-2). Zhang et al. 2024, Table 2.",
-    ]
-    if trained is not None:
-        lines += [
-            f"Trained: {', '.join(chosen.trainable)} ({trained['d']:,} coordinates); n = {trained['n']:,} records, "
-            f"Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, "
-            f"step size {chosen.step_size:g}, lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, Gaussian directions, "
-            f"{'mean of the last half of the iterates' if chosen.average else 'last iterate'}.",
-            f"Prompt: {trained['prompt']!r} with {', '.join(map(repr, trained['words']))}; "
-            f"{trained['n_test']:,} test records.",
-            f"Epsilon: at delta = {chosen.delta:g}, {Relation.ADD_REMOVE} neighbours, Poisson sampling, PLD accountant. "
-            "Noise and batches come from the operating system's entropy, so a rerun differs within the interval.",
-            "Calibrated zero-shot subtracts the mean score over the training texts: it shows how much of a gain is "
-            "the removal of label-word bias alone. It is not private. Hyper-parameters were chosen on the validation set; "
-            "that choice is not accounted.",
-        ]
-    return "\n\n".join(["\n".join(lines[:3]), *lines[3:]]) + "\n"
 
 
 if __name__ == "__main__":

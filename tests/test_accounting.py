@@ -1,5 +1,6 @@
 import math
 import time
+from itertools import pairwise
 
 import dp_accounting
 import mpmath
@@ -8,6 +9,7 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDp
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dpzo.accounting
 from dpzo import Refusal, Relation
 from dpzo.accounting import ACCOUNTANTS, calibrate, epsilon, gaussian_mu, paper_noise_multiplier
 
@@ -91,7 +93,7 @@ def test_monotone(name, relation):
         [cost(steps=s) for s in (200, 100, 50, 10, 1)],
         [cost(delta=d) for d in (1e-9, 1e-7, 1e-5, 1e-3)],
     ):
-        assert all(a > b for a, b in zip(values, values[1:], strict=False)), values
+        assert all(a > b for a, b in pairwise(values)), values
 
 
 @pytest.mark.parametrize(("name", "relation"), [("pld", ADD), ("pld", REPLACE), ("rdp", ADD), ("pld", ZERO)])
@@ -105,7 +107,7 @@ def test_monotone_in_the_sample_rate_with_sampling(name, relation):
         [cost(steps=s) for s in (400, 40, 4)],
         [cost(delta=d) for d in (1e-8, 1e-5, 1e-3)],
     ):
-        assert all(a > b for a, b in zip(values, values[1:], strict=False)), values
+        assert all(a > b for a, b in pairwise(values)), values
 
 
 @pytest.mark.parametrize("name", ACCOUNTANTS)
@@ -186,7 +188,7 @@ def test_calibration_is_below_the_target_within_a_thousandth_and_quick(rate, ste
     def event(multiplier):
         return full(multiplier, steps) if rate == 1 else sampled(multiplier, rate, steps)
 
-    epsilon.cache_clear()
+    dpzo.accounting._epsilon.cache_clear()
     start = time.process_time()
     multiplier = calibrate(event, target, DELTA, relation, name)
     seconds = time.process_time() - start

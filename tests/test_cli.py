@@ -7,7 +7,7 @@ import pytest
 from dpzo.cli import main
 
 
-@pytest.fixture()
+@pytest.fixture
 def dpzo(monkeypatch, capsys):
     """Run ``dpzo`` with arguments; returns its exit code and what it wrote to stdout and stderr."""
 

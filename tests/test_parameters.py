@@ -28,9 +28,7 @@ def same_bits(first, second):
 )
 def test_moved_restores_every_bit(shapes, dtype, scale, size, seed):
     generator = torch.Generator().manual_seed(seed % 2**32)
-    params = Parameters(
-        {f"t{i}": (size * torch.randn(s, generator=generator)).to(dtype) for i, s in enumerate(shapes)}
-    )
+    params = Parameters({f"t{i}": (size * torch.randn(s, generator=generator)).to(dtype) for i, s in enumerate(shapes)})
     before, addresses = bits(params), [t.data_ptr() for t in params.values()]
     u = GaussianDirection().draw(params, seed)
     with params.moved(u, scale):
@@ -141,3 +139,8 @@ TIED = torch.zeros(3)
 def test_what_cannot_be_trained_is_refused(tensors):
     with pytest.raises(Refusal):
         Parameters(tensors)
+
+
+def test_a_strided_view_is_refused():
+    with pytest.raises(Refusal, match="contiguous"):
+        Parameters({"x": torch.zeros(4, 6).t()})

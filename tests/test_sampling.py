@@ -114,7 +114,7 @@ def test_batches_are_increasing_indices_and_reproducible_from_a_seed():
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a, b)
         assert (np.diff(a) > 0).all()
-        assert a.size == 0 or (0 <= a[0] and a[-1] < 50)
+        assert a.size == 0 or (a[0] >= 0 and a[-1] < 50)
 
 
 def test_rate_one_is_the_full_batch():

@@ -12,6 +12,9 @@ A step releases a vector in R^d, so there is no scalar to tell it by, and the tr
 before noise is as private as the records.
 """
 
+import torch
+from torch import Tensor
+
 from dpzo.accounting import Relation
 from dpzo.directions import Direction, Drawn, SphereDirection
 from dpzo.estimators import two_point
@@ -35,16 +38,24 @@ def step(
     α, λ = stage.step_size, stage.zo_eps
     v = two_point(model, records, u, λ)  # line 3: g_i = v_i u
     s = mechanism.clipped_sum(v, u.norm())  # line 5: sum_i clip_C(v_i u) = s u
-    u.add_(model.params, -α * s / divisor)
-    add_noise_(model.params, -α * mechanism.noise_multiplier * mechanism.clip_threshold / divisor, noise)  # line 4
+    g = noise_vector(model.params, mechanism.noise_multiplier * mechanism.clip_threshold / divisor, noise)  # line 4
+    u.add_(g, s / divisor)  # line 5
+    for name, tensor in model.params.items():
+        tensor.data.sub_(g[name], alpha=α)
     return ()
 
 
-def add_noise_(params: Parameters, scale: float, noise: Entropy) -> None:
-    """``params += scale * z``, z standard normal in R^d from the secret stream, one draw for each coordinate."""
-    for tensor in params.values():
-        z = tensor.new_tensor(noise.normal(tensor.numel())).view(tensor.shape)
-        tensor.data.add_(z, alpha=scale)
+def noise_vector(params: Parameters, scale: float, noise: Entropy) -> dict[str, Tensor]:
+    """``scale * z``, z standard normal in R^d from the secret stream, one draw for each coordinate.
+
+    In float32 at least, whatever the weights are: the private sum must meet its noise before it meets the weights'
+    rounding, which would move neighbouring sums apart by whole units in the last place.
+    """
+    wide = {name: torch.promote_types(t.dtype, torch.float32) for name, t in params.items()}
+    return {
+        name: torch.tensor(scale * noise.normal(t.numel()), dtype=wide[name], device=t.device).view(t.shape)
+        for name, t in params.items()
+    }
 
 
 def dpgd_zeroth(

@@ -32,13 +32,16 @@ class AnswerModel(PromptedModel):
             np.repeat(records.position, len(options)),
             np.repeat(records.label, len(options)),
         )
-        hidden = self.model.base_model(**self._inputs(rows), use_cache=False).last_hidden_state
         # Token j of an answer is predicted one place before it, from the prompt's last token on.
         lengths = torch.tensor([len(option) for option in options]).repeat(len(records))
         row = torch.arange(len(rows)).repeat_interleave(lengths)
         place = torch.cat([torch.arange(p, p + n) for p, n in zip(rows.position, lengths.tolist(), strict=True)])
         tokens = torch.from_numpy(np.concatenate(options * len(records))).to(self.device)
-        logits = self.model.get_output_embeddings()(hidden[row, place]).double()
+        if self.anatomy is None:  # what lies between the hidden states and the logits is known to the model alone
+            logits = self.model(**self._inputs(rows), use_cache=False).logits[row, place].double()
+        else:
+            hidden = self.model.base_model(**self._inputs(rows), use_cache=False).last_hidden_state[row, place]
+            logits = self.model.get_output_embeddings()(self.anatomy.head(self.model, hidden)).double()
         told = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         sums = torch.zeros(len(rows), dtype=told.dtype, device=told.device).index_add_(0, row.to(told.device), told)
         return (sums / lengths.to(sums)).view(len(records), len(options)).float()

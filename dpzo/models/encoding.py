@@ -62,6 +62,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, task: Task, prompt: Prompt, *, masked: bool, single_token: bool = True) -> None:
         self.tokenizer, self.task, self.prompt, self.masked = tokenizer, task, prompt, masked
+        self._special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         if masked and tokenizer.mask_token_id is None:
             raise Refusal(
                 "a tokenizer with a mask token, for a prompt with a mask",
@@ -80,16 +81,16 @@ class Encoder:
                     raise Refusal(
                         "label words of one token each",
                         f"{word!r}, which is {tokenizer.convert_ids_to_tokens(tokens)}",
-                        "Choose another word, or score whole answers (scoring='answer', causal models).",
+                        "Choose another word, or score whole answers with dpzo.models.answers.AnswerModel.",
                     )
             if len({tokens[0] for tokens in self.words}) < len(self.words):
                 raise Refusal("label words of different tokens", prompt.words, "Choose other words.")
 
     def _tokens(self, text: str) -> list[int]:
-        # Special tokens spelled out in a private text are plain text.
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-        )
+        # Special tokens spelled out in a private text are plain text. Vocabularies that have them as words all the same
+        # (Unigram's, as XLM-R's) lose them.
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        return [i for i in ids if i not in self._special]
 
     def encode(self, examples: Sequence[Example]) -> Records:
         """Encode every example on its own: no padding, no dependence on the others."""

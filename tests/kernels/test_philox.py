@@ -52,10 +52,10 @@ def test_a_window_far_beyond_32_bits_of_counter():
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("key", dict(key=8)),
-        ("key's upper word", dict(key=7 + 2**32)),
-        ("stream", dict(stream=4)),
-        ("stream's upper word", dict(stream=3 + 2**63)),
+        ("key", {"key": 8}),
+        ("key's upper word", {"key": 7 + 2**32}),
+        ("stream", {"stream": 4}),
+        ("stream's upper word", {"stream": 3 + 2**63}),
     ],
 )
 def test_another_name_another_vector(name, other):
@@ -86,7 +86,7 @@ def test_the_four_coordinates_of_a_counter_are_uncorrelated_in_size():
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(
-    "other", [dict(key=8), dict(stream=4), dict(key=7 + 2**32), dict(stream=3 + 2**32), dict(start=4 * 10**6)]
+    "other", [{"key": 8}, {"stream": 4}, {"key": 7 + 2**32}, {"stream": 3 + 2**32}, {"start": 4 * 10**6}]
 )
 def test_streams_and_keys_are_uncorrelated(other):
     """Kills: keys or streams that share words (the same seed for each layer)."""

@@ -1,6 +1,5 @@
 """Answers of several tokens, against the mean log-likelihood worked out record by record."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np

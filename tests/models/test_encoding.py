@@ -35,7 +35,8 @@ def find(ids: Any, part: list[int]) -> list[int]:
 def test_ids_are_written_out_as_the_template_says(loaded: Loader) -> None:
     one = loaded("roberta")
     records = encoder_of(one, get_task("sst2")).encode([Example(("good film",), 1)])
-    assert one.tokenizer.convert_ids_to_tokens(records.ids[0]) == ["<s>", "good", "Ġfilm", "ĠIt", "Ġwas", "<mask>", ".", "</s>"]  # fmt: skip
+    tokens = one.tokenizer.convert_ids_to_tokens(records.ids[0])
+    assert tokens == ["<s>", "good", "Ġfilm", "ĠIt", "Ġwas", "<mask>", ".", "</s>"]
     assert (records.position.tolist(), records.label.tolist()) == ([5], [1])
     pair = encoder_of(one, get_task("snli")).encode([Example(("It was good.", "The film"), 2)])
     tokens = one.tokenizer.convert_ids_to_tokens(pair.ids[0])
@@ -58,10 +59,11 @@ def test_a_long_text_gives_way_and_the_template_stays(loaded: Loader, family: st
     for texts in ((WORDY,) * n, ("good film .",) * (n - 1) + (WORDY,), (WORDY,) + ("dull .",) * (n - 1)):
         records = encoder.encode([Example(texts, 0), short])
         long, position = records.ids[0], int(records.position[0])
-        first_only = task.first_limit is not None and len(texts[-1]) < 50
-        assert len(long) <= task.max_length
-        if not first_only and task.first_limit is None or n == 2 and texts[-1] == WORDY:
-            assert len(long) == task.max_length
+        limit = task.max_length
+        if task.first_limit is not None and (n == 1 or texts[1] != WORDY):
+            limit = min(limit, task.first_limit + len(records.ids[1]))
+        assert len(long) <= limit
+        assert len(long) >= (task.max_length if limit == task.max_length else task.first_limit)
         pieces = [encoder._tokens(p.string) for p in encoder.prompt.render(short) if p.kind == "literal"]
         assert all(find(long, piece) for piece in pieces)
         if one.masked:
@@ -116,11 +118,11 @@ def test_special_tokens_in_private_text_are_plain_text(loaded: Loader, family: s
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-@given(text=st.text(st.sampled_from(["<mask>", "[MASK]", "</s>", " ", "a", "\n", "é", "[", "mask", "]", "\u200b"])))
-def test_any_text_gives_one_mask_and_the_same_frame(loaded: Loader, family: str, text: str) -> None:
+@given(parts=st.lists(st.sampled_from(["<mask>", "[MASK]", "</s>", " ", "a", "\n", "é", "[", "mask", "]", "\u200b"])))
+def test_any_text_gives_one_mask_and_the_same_frame(loaded: Loader, family: str, parts: list[str]) -> None:
     one = loaded(family)
     encoder = encoder_of(one, get_task("sst2"))
-    records = encoder.encode([Example((text,), 0)])
+    records = encoder.encode([Example(("".join(parts),), 0)])
     assert find(records.ids[0], [one.tokenizer.mask_token_id]) == [int(records.position[0])]
     assert len(records.ids[0]) <= 128
 
@@ -174,7 +176,7 @@ def test_no_kind_of_vocabulary_makes_a_mask_of_private_text(make: Callable[[], A
     records = encoder.encode([Example(("a <mask> film </s> [MASK] <s>",), 0)])
     assert find(records.ids[0], [tokenizer.mask_token_id]) == [int(records.position[0])]
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    frame = encoder._before + [tokenizer.mask_token_id] + encoder._after
+    frame = [*encoder._before, tokenizer.mask_token_id, *encoder._after]
     assert [i for i in records.ids[0] if i in special] == frame
 
 

@@ -1,0 +1,178 @@
+"""The file of finished runs: nothing in it is lost, whatever happens to it."""
+
+import errno
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dpzo
+from dpzo import Refusal
+from reproduce import results
+from reproduce.engine import Cell
+from reproduce.recipes import recipe
+from reproduce.results import Results, key
+
+CELL = Cell("sst2", "folder abc", "dpzero", 6.0, 50.0, 42, "paper", asdict(recipe("paper", None)))
+A, B, C = (asdict(replace(CELL, seed=seed)) for seed in (1, 2, 3))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with the runs A and B."""
+    file = tmp_path / "out" / "runs.jsonl"
+    made = Results(file)
+    made.add(A, {"test_accuracy": 0.5})
+    made.add(B, {"test_accuracy": 0.25})
+    return file
+
+
+def test_runs_are_found_again_with_their_provenance(path: Path) -> None:
+    again = Results(path)
+    assert again.notes == []
+    assert again.get(C) is None
+    run = again.get(B)
+    assert run is not None
+    assert run["test_accuracy"] == 0.25
+    assert len(path.read_bytes().splitlines()) == 2
+    told = run["provenance"]
+    assert told["versions"]["dpzo"] == dpzo.__version__
+    assert {"torch", "transformers", "tokenizers", "dp-accounting", "numpy", "scipy", "python"} <= set(told["versions"])
+    assert told["commit"] is None or len(told["commit"].removesuffix("+changes")) == 40
+    assert {"system", "processor", "cores", "threads", "gpu"} == set(told["machine"])
+    assert told["machine"]["cores"] == os.cpu_count()
+
+
+def test_the_key_changes_with_every_field_of_cell_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = asdict(CELL)
+    variants = [{**cell, name: "other"} for name in cell]
+    variants += [{**cell, "recipe": {**cell["recipe"], name: "other"}} for name in cell["recipe"]]
+    keys = [key(cell), *map(key, variants)]
+    monkeypatch.setattr(dpzo, "__version__", "9.9")
+    keys.append(key(cell))
+    monkeypatch.setattr(results, "FORMAT", 99)
+    keys.append(key(cell))
+    assert len(set(keys)) == len(keys) == len(cell) + len(cell["recipe"]) + 3
+
+
+def test_the_key_survives_the_way_through_json() -> None:
+    assert key(json.loads(json.dumps(A))) == key(A)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, 200])
+def test_a_last_line_cut_by_a_crash_is_dropped_and_said(path: Path, cut: int) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    again = Results(path)
+    assert len(again.notes) == 1
+    assert "last line was cut short" in again.notes[0]
+    assert again.get(A) is not None
+    assert again.get(B) is None
+    first = whole.splitlines(keepends=True)[0]
+    assert path.read_bytes() == first
+    again.add(B, {"test_accuracy": 0.75})
+    run = Results(path).get(B)
+    assert run is not None
+    assert run["test_accuracy"] == 0.75
+    assert path.read_bytes().startswith(first)
+
+
+def test_runs_of_another_version_are_kept_and_not_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = path.read_bytes()
+    monkeypatch.setattr(dpzo, "__version__", "9.9")
+    new = Results(path)
+    assert new.notes == ["runs.jsonl: 2 runs of another version or format are kept but not used."]
+    assert new.get(A) is None
+    new.add(A, {"test_accuracy": 0.9})
+    assert path.read_bytes().startswith(old)
+    monkeypatch.undo()
+    run = Results(path).get(A)
+    assert run is not None
+    assert run["test_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n", b"{}\n", b"[1, 2]\n", b"3\n", b'{"key": "x"}\n', b'{"key": "x", "cell": {}}\n\n{}\n', b"\xff\xfe\n",
+        b"hello", b"a,b\n1,2", b"\x89PNG\r\n\x1a\n\x00\x00", b'{"cell": {}}\n{"key": ',
+    ],
+)  # fmt: skip
+def test_a_file_of_another_program_is_refused_and_not_touched(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(Refusal, match=r"a results file of this program; got .*runs\.jsonl, line 1|line 2"):
+        Results(file)
+    assert file.read_bytes() == content
+
+
+def test_an_empty_file_is_fine(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_bytes(b"")
+    assert Results(file).rows == {}
+
+
+def full(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_refused_and_the_file_is_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+    open_results = Results(path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Refusal, match=r"room for \d+ bytes in .*out; got No space left on device\. Free some space"):
+        open_results.add(C, {"test_accuracy": 0.1})
+    assert path.read_bytes() == before
+    assert open_results.get(C) is None
+    monkeypatch.undo()
+    open_results.add(C, {"test_accuracy": 0.1})
+    assert Results(path).get(C) is not None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_disk_that_takes_nothing_is_refused(tmp_path: Path) -> None:
+    made = Results(tmp_path / "runs.jsonl")
+    made.path.unlink()
+    made.path.symlink_to("/dev/full")
+    with pytest.raises(Refusal, match="No space left on device"):
+        made.add(A, {})
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(Refusal, match=r"a folder that can be written to; got .*file"):
+        Results(tmp_path / "file" / "runs.jsonl")
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "runs.jsonl").mkdir()
+    with pytest.raises(Refusal, match="a folder that can be written to"):
+        Results(tmp_path / "runs.jsonl")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(Refusal, match="Permission denied"):
+        Results(tmp_path / "runs.jsonl")
+
+
+def test_a_folder_removed_in_the_middle_is_refused_not_a_traceback(path: Path) -> None:
+    made = Results(path)
+    path.unlink()
+    path.parent.rmdir()
+    with pytest.raises(Refusal, match="No such file or directory"):
+        made.add(C, {})
+
+
+def test_without_resume_every_older_file_is_set_aside(path: Path) -> None:
+    first = path.read_bytes()
+    assert Results(path, resume=False).rows == {}
+    assert path.read_bytes() == b""
+    assert path.with_name("runs.jsonl.1").read_bytes() == first
+    Results(path, resume=False).add(A, {"x": 1})
+    second = path.read_bytes()
+    Results(path, resume=False)
+    kept: dict[str, Any] = {p.name: p.read_bytes() for p in path.parent.iterdir()}
+    assert kept == {"runs.jsonl": b"", "runs.jsonl.1": first, "runs.jsonl.2": b"", "runs.jsonl.3": second}

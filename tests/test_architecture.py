@@ -1,0 +1,133 @@
+"""Who may import whom, and what no file of the library may do (architecture.md, Rooms and rule 3)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import dpzo
+
+ROOT = Path(dpzo.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+HIGH = {"algorithms", "train", "transcript", "models", "tasks", "assets", "cli", "integrations"}
+BASE = {"errors", "types", "parameters", "kernels"}
+MAY_IMPORT = dict.fromkeys(("directions", "mechanisms", "sampling", "stages", "theory", "parameters", "types"), BASE)
+MAY_IMPORT |= {"kernels": {"kernels"}, "errors": set(), "randomness": BASE}
+MAY_NOT_IMPORT = {
+    "plan": HIGH,
+    "accounting": HIGH,
+    "estimators": HIGH,
+    "averaging": HIGH,
+    "algorithms": {"models", "tasks", "assets", "cli", "train"},
+    "train": {"models", "tasks", "assets", "cli"},
+    "transcript": {"models", "tasks", "assets", "cli"},
+}
+HEAVY_ROOMS = {"models", "tasks", "assets", "cli"}
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room(path):
+    """The first name below dpzo: a file or a folder of it."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def type_checking_only(node):
+    """The imports under ``if TYPE_CHECKING``, which never happen."""
+    return {
+        id(inner)
+        for branch in ast.walk(node)
+        if isinstance(branch, ast.If) and getattr(branch.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(branch)
+    }
+
+
+def imported(path):
+    """Dotted names of all that a file imports, also inside functions."""
+    node = tree(path)
+    skipped = type_checking_only(node)
+    for part in ast.walk(node):
+        if id(part) in skipped:
+            continue
+        if isinstance(part, ast.Import):
+            yield from (alias.name for alias in part.names)
+        elif isinstance(part, ast.ImportFrom):
+            assert part.level == 0, f"{path}: a relative import hides its room"
+            if part.module == "dpzo":
+                yield from (f"dpzo.{alias.name}" for alias in part.names)
+            else:
+                yield part.module
+
+
+def rooms_imported(path):
+    return {name.split(".")[1] for name in imported(path) if name.startswith("dpzo.")}
+
+
+def calls(path):
+    """Dotted names of all that a file calls or mentions: ``np.random.seed``."""
+    return {ast.unparse(part) for part in ast.walk(tree(path)) if isinstance(part, ast.Attribute | ast.Name)}
+
+
+BY_FILE = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+@BY_FILE
+def test_rooms(path):
+    if (name := room(path)) in MAY_IMPORT:
+        assert rooms_imported(path) <= MAY_IMPORT[name]
+    if name in MAY_NOT_IMPORT:
+        assert not rooms_imported(path) & MAY_NOT_IMPORT[name]
+
+
+@BY_FILE
+def test_the_library_knows_nothing_of_what_uses_it(path):
+    assert not {name.split(".")[0] for name in imported(path)} & {"synthetic", "reproduce", "tests", "book"}
+
+
+@BY_FILE
+def test_only_the_outer_rooms_know_transformers(path):
+    if room(path) not in HEAVY_ROOMS:
+        heavy = {"transformers", "datasets", "gguf", "accelerate", "safetensors", "matplotlib", "typer", "rich"}
+        assert not {name.split(".")[0] for name in imported(path)} & heavy
+
+
+@BY_FILE
+def test_nothing_seeds_or_reads_a_global_generator(path):
+    forbidden = ("torch.manual_seed", "np.random.seed", "numpy.random.seed", "random.seed", "set_rng_state")
+    assert not [name for name in calls(path) if name.endswith(forbidden)]
+    assert "random" not in imported(path)
+    drawing = {"torch.randn", "torch.rand", "torch.normal", "np.random.normal", "np.random.randn", "np.random.randint"}
+    assert not calls(path) & drawing
+
+
+@BY_FILE
+def test_nothing_is_pickled(path):
+    pickles = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert not {name.split(".")[0] for name in imported(path)} & pickles
+    assert not calls(path) & {"torch.load", "torch.save", "np.load", "pandas.read_pickle"}
+
+
+def test_the_public_names():
+    assert sorted(dpzo.__all__) == dpzo.__all__
+    assert len(dpzo.__all__) <= 20
+    assert all(hasattr(dpzo, name) for name in dpzo.__all__)
+
+
+def test_an_algorithm_has_at_most_a_hundred_lines():
+    for path in (ROOT / "algorithms").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 100, path
+
+
+def test_the_parser_sees_imports(tmp_path):
+    path = tmp_path / "file.py"
+    path.write_text(
+        "import transformers.models\nfrom dpzo import train\n"
+        "def f():\n    from dpzo.models.load import x\n    import torch; torch.manual_seed(1)\n"
+        "if TYPE_CHECKING:\n    import pickle\n",
+        encoding="utf-8",
+    )
+    assert list(imported(path)) == ["transformers.models", "dpzo.train", "dpzo.models.load", "torch"]
+    assert rooms_imported(path) == {"train", "models"}
+    assert "torch.manual_seed" in calls(path)
