@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 import dpzo
 from dpzo import Plan, Relation, Streams
-from dpzo.accounting import choose
+from dpzo.accounting import check_delta, choose
 from dpzo.averaging import TailAverage
 from dpzo.models.encoding import Encoder, Records
 from dpzo.models.load import Loaded
 from dpzo.models.prompted import PromptedModel
+from dpzo.plan import sampler_of
 from dpzo.tasks import Example, Split, Task, k_shot, subsample
 from reproduce.recipes import Recipe
 from reproduce.results import peak_memory_mib
@@ -103,6 +104,14 @@ class Bench:
         own = 42 if seed is None else seed
         chosen = self.recipe.examples_seed if self.recipe.examples_seed is not None else own
         return k_shot(self._read(split), self.recipe.k, len(self.task.labels), chosen)
+
+    def check(self, cell: Cell) -> None:
+        """Refuse now what the cell's plan would refuse later: a batch larger than the data, a delta of 1/n or more."""
+        n = len(self._examples("train", cell.seed))
+        if cell.method in ("mezo", "dpzero"):
+            sampler_of(self.recipe.batch_size, n)
+        if cell.method == "dpzero":
+            check_delta(self.recipe.delta, n)
 
     def plan(self, cell: Cell, n: int) -> Plan | None:
         """The plan of a cell that trains."""

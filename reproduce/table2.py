@@ -136,6 +136,8 @@ def _run(
                 bench = Bench(loaded, get_task(name), _prompt_of(chosen, get_task(name)), data.read, device)
                 splits: tuple[Split, ...] = ("test", "validation") if len(chosen.clips) > 1 else ("test",)
                 for cell in mine:
+                    bench.check(cell)
+                for cell in mine:
                     label = cell.row() + (f", seed {cell.seed}" if cell.seed is not None else "")
                     bar.set_description(label)
                     bar.set_postfix_str("")

@@ -98,6 +98,13 @@ def test_the_longer_of_two_texts_gives_way_first(loaded: Loader) -> None:
     assert find(few.ids[0], encoder._tokens(" good film"))
 
 
+def test_a_causal_prompt_is_not_ended_even_where_the_tokenizer_would_end_a_text(loaded: Loader) -> None:
+    tokenizer, task = loaded("roberta").tokenizer, get_task("sst2")
+    records = Encoder(tokenizer, task, task.causal_prompt(), masked=False).encode([Example(("good",), 0)])
+    assert tokenizer.convert_ids_to_tokens(records.ids[0]) == ["<s>", "good", "ĠIt", "Ġwas"]
+    assert records.position.tolist() == [3]
+
+
 def test_a_template_that_leaves_no_room_is_refused(loaded: Loader) -> None:
     task = replace(get_task("sst2"), max_length=6)
     encoder = encoder_of(loaded("roberta"), task)
