@@ -10,14 +10,16 @@ import torch
 from tqdm import tqdm
 
 import dpzo
-from dpzo import Plan, Relation, Streams
+from dpzo import Plan, Refusal, Relation, Streams
 from dpzo.accounting import check_delta, choose
 from dpzo.averaging import TailAverage
 from dpzo.models.encoding import Encoder, Records
 from dpzo.models.load import Loaded
 from dpzo.models.prompted import PromptedModel
+from dpzo.models.rescaled import Rescaled
 from dpzo.plan import sampler_of
 from dpzo.tasks import Example, Split, Task, k_shot, subsample
+from reproduce.public_text import SENTENCES
 from reproduce.recipes import Recipe
 from reproduce.results import peak_memory_mib
 
@@ -76,15 +78,23 @@ class Bench:
         read: Callable[[Split], Sequence[Example]],
         device: str,
     ) -> None:
-        self.loaded, self.task, self.recipe, self.device = loaded, task, recipe, device
+        self.loaded, self.task, self.device = loaded, task, device
         prompt = task.masked if loaded.masked else task.causal_prompt(recipe.prompt)
         encoder = Encoder(loaded.tokenizer, task, prompt, masked=loaded.masked)
         self.prompt = prompt
         self.model = PromptedModel(loaded.model, encoder, recipe.trainable)
-        self.start = self.model.params.snapshot()
         self._read = read
         self._known: dict[Example, int] = {}
         self._records: Records | None = None
+        self.use(recipe)
+
+    def use(self, recipe: Recipe) -> None:
+        """Go on with another recipe for the same model, prompt and trained tensors; what is encoded stays."""
+        self.recipe = recipe
+        self.subject: PromptedModel | Rescaled = self.model
+        if recipe.rescaled:
+            self.subject = Rescaled(self.model, {LAST_NORM: public_scale(self.model, self.task)})
+        self.start = self.subject.params.snapshot()
 
     def records(self, split: Split, seed: int | None) -> Records:
         """The encoded examples of a split: k for each class by seed, or the test set. What was encoded is kept."""
@@ -143,7 +153,7 @@ class Bench:
         try:
             return self._run(cell, bar, splits)
         finally:
-            self.model.params.restore(self.start)  # the next task's bench takes the model as it finds it
+            self._restart()  # the next task's bench takes the model as it finds it
 
     def _run(self, cell: Cell, bar: "tqdm[Any]", splits: Sequence[Split]) -> dict[str, Any]:
         # The plan first: what it refuses costs no encoding.
@@ -158,16 +168,24 @@ class Bench:
             outcome |= self._measure(self.records(split, cell.seed), split, shift)
         return outcome | {"peak_memory_mib": round(peak_memory_mib(self.device))}
 
+    def _restart(self) -> None:
+        self.subject.params.restore(self.start)
+        self._sync()
+
+    def _sync(self) -> None:
+        if isinstance(self.subject, Rescaled):
+            self.subject.sync()
+
     def _train(self, plan: Plan, train: Records, cell: Cell, bar: "tqdm[Any]") -> dict[str, Any]:
         assert cell.seed is not None
         streams = Streams.secure(cell.seed)
-        average = TailAverage(self.model.params, plan.steps // 2) if self.recipe.average else None
+        average = TailAverage(self.subject.params, plan.steps // 2) if self.recipe.average else None
         private = cell.method == "dpzero"
         tenths = sorted({max(1, plan.steps * k // 10) for k in range(1, 11)})
         spent = {t: plan.epsilon(self.recipe.delta, steps=t) for t in tenths} if private else {}
         steps = []
         began = time.perf_counter()
-        for step in dpzo.run(plan, self.model, train, streams):
+        for step in dpzo.run(plan, self.subject, train, streams):
             steps.append(step)
             if average is not None:
                 average.add(step.index)
@@ -177,6 +195,7 @@ class Bench:
         seconds = time.perf_counter() - began
         if average is not None:
             average.apply()
+        self._sync()
         event = plan.event()
         return {
             "epsilon": plan.epsilon(self.recipe.delta) if private else None,
@@ -201,6 +220,23 @@ class Bench:
             f"{split}_accuracy": (scores.argmax(1) == label).double().mean().item(),
             f"{split}_loss": torch.nn.functional.cross_entropy(scores, label).item(),
         }
+
+
+LAST_NORM = "model.norm.weight"
+
+
+@torch.inference_mode()
+def public_scale(model: PromptedModel, task: Task) -> torch.Tensor:
+    """(h,) scales for the last norm's gain: the inverse RMS of what it multiplies, on public text in the task's prompt.
+
+    One channel of SmolLM2 carries half of the energy there. Scaled to a mean square of 1, so that a step moves as far.
+    """
+    if list(model.params) != [LAST_NORM] or model.cut is None:
+        raise Refusal(f"a recipe that trains {LAST_NORM} alone, to rescale it", list(model.params), "Do not rescale.")
+    examples = [Example((sentence,) * task.n_texts, 0) for sentence in SENTENCES]
+    multiplied = model.cut.rest(model.model, model.encode(examples).passed) / model.params[LAST_NORM]
+    scale: torch.Tensor = multiplied.square().mean(0).rsqrt()
+    return scale / scale.square().mean().sqrt()
 
 
 def say(text: str) -> None:

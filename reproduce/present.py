@@ -120,7 +120,7 @@ def picture(entries: Sequence[Entry], titles: dict[str, str], model: str, path: 
     axes.set_title(f"{model}: mean and 95 % interval over seeds", fontsize=11)
     axes.grid(axis="y", color="#ddd", linewidth=0.6, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=3)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -135,7 +135,8 @@ def notes(made: Sequence[Entry], chosen: Recipe) -> str:
     ]
     if trained is not None:
         lines += [
-            f"Trained: {', '.join(chosen.trainable)} ({trained['d']:,} coordinates); n = {trained['n']:,} records, "
+            f"Trained: {', '.join(chosen.trainable)} ({trained['d']:,} coordinates"
+            f"{', scaled by their activations on public text' if chosen.rescaled else ''}); n = {trained['n']:,} records, "
             f"Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, "
             f"step size {chosen.step_size:g}, lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, "
             f"Gaussian directions, {'mean of the last half of the iterates' if chosen.average else 'last iterate'}.",

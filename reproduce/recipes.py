@@ -17,6 +17,7 @@ class Recipe:
         examples_seed: which examples are the k; None: each run's seed chooses its own, as in the paper.
         steps, batch_size, step_size, zo_eps: T, expected batch size, alpha, lambda.
         clips: the thresholds C to try; with several, the one that is best on the validation set is reported.
+        rescaled: train the gain of the last norm in coordinates scaled by its activations on public text.
         average: report the mean of the last half of the iterates instead of the last one.
     """
 
@@ -31,6 +32,7 @@ class Recipe:
     step_size: float
     zo_eps: float
     clips: tuple[float, ...]
+    rescaled: bool
     average: bool
     tasks: tuple[str, ...]
     seeds: tuple[int, ...] = (42, 13, 21)
@@ -49,9 +51,10 @@ SMOLLM2 = Recipe(
     at_most=1000,
     steps=3000,
     batch_size=1024,
-    step_size=1.0,
+    step_size=2.0,
     zo_eps=1e-2,
     clips=(1.0,),
+    rescaled=True,
     average=True,
     tasks=("mr",),
 )
@@ -61,6 +64,7 @@ BERT_TINY = replace(
     SMOLLM2,
     model="bert-tiny",
     prompt=None,
+    rescaled=False,
     trainable=("bert.encoder.layer.1.output.LayerNorm.*", "cls.predictions.transform.*"),
     steps=3000,
     step_size=0.03,
@@ -77,6 +81,7 @@ OTHER = replace(
     step_size=1e-6,
     zo_eps=1e-3,
     clips=(200.0,),
+    rescaled=False,
     average=False,
 )
 
@@ -93,6 +98,7 @@ PAPER = Recipe(
     step_size=1e-6,
     zo_eps=1e-3,
     clips=(50.0, 100.0, 150.0, 200.0, 250.0, 300.0, 400.0),
+    rescaled=False,
     average=False,
     tasks=("sst2", "sst5", "snli", "mnli", "rte", "trec"),
 )

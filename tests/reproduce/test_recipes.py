@@ -27,6 +27,7 @@ def test_the_papers_protocol_is_the_papers() -> None:
         "seeds": (42, 13, 21),
         "epsilons": (6, 2),
         "delta": 1e-5,
+        "rescaled": False,
     }
     assert recipe("paper", "elsewhere").model == "elsewhere"
     assert recipe("paper", "bert-tiny").trainable == ("*",)

@@ -1,0 +1,43 @@
+"""A change of coordinates: x = x_0 + s * w, where s is public and w is what a method trains, from zero.
+
+A zeroth-order step moves all coordinates alike, so one coordinate that acts far more strongly than the others (such as
+a channel of massive activations) dictates the step size for all. With s_j large where x_j acts weakly, w is better
+conditioned. Privacy is untouched as long as s comes from public knowledge: the method sees just another loss.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from dpzo.errors import Refusal
+from dpzo.parameters import Parameters
+from dpzo.types import LossModel, Records
+
+
+class Rescaled:
+    """``model`` in the coordinates w; ``scale`` holds s for every trained tensor, by name, in its shape.
+
+    Raises:
+        Refusal: a trained tensor without a scale of its shape.
+    """
+
+    def __init__(self, model: LossModel, scale: Mapping[str, Tensor]) -> None:
+        for name, tensor in model.params.items():
+            if name not in scale or scale[name].shape != tensor.shape:
+                came = tuple(scale[name].shape) if name in scale else "none"
+                raise Refusal(f"a scale of shape {tuple(tensor.shape)} for {name}", came, "Give one for each tensor.")
+        self.model, self.scale = model, scale
+        self.origin = model.params.snapshot()
+        self.params = Parameters({name: t.new_zeros(t.shape) for name, t in self.origin.items()})
+
+    def sync(self) -> Any:
+        """Write x_0 + s * w into the model, and return it."""
+        for name, tensor in self.model.params.items():
+            tensor.data.copy_(self.origin[name] + self.scale[name] * self.params[name])
+        return self.model
+
+    def losses(self, records: Records) -> Tensor:
+        """(b,) losses at x_0 + s * w."""
+        losses: Tensor = self.sync().losses(records)
+        return losses
