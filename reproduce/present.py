@@ -136,8 +136,8 @@ def notes(made: Sequence[Entry], chosen: Recipe) -> str:
     if trained is not None:
         lines += [
             f"Trained: {', '.join(chosen.trainable)} ({trained['d']:,} coordinates"
-            f"{', scaled by their activations on public text' if chosen.rescaled else ''}); n = {trained['n']:,} records, "
-            f"Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, "
+            f"{', scaled by their activations on public text' if chosen.rescaled else ''}); "
+            f"n = {trained['n']:,} records, Poisson batches of {chosen.batch_size} expected, T = {trained['steps']:,}, "
             f"step size {chosen.step_size:g}, lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, "
             f"Gaussian directions, {'mean of the last half of the iterates' if chosen.average else 'last iterate'}.",
             f"Prompt: {trained['prompt']!r} with {', '.join(map(repr, trained['words']))}; "
@@ -145,7 +145,7 @@ def notes(made: Sequence[Entry], chosen: Recipe) -> str:
             f"Epsilon: at delta = {chosen.delta:g}, {RELATION} neighbours, Poisson sampling, PLD accountant. "
             "Noise and batches come from the operating system's entropy, so a rerun differs within the interval.",
             "Calibrated zero-shot subtracts the mean score over the training texts: it shows how much of a gain is "
-            "the removal of label-word bias alone. It is not private. Hyper-parameters were chosen on the validation "
-            "set; that choice is not accounted.",
+            "the removal of label-word bias alone. It is not private.",
+            "Where the hyper-parameters come from: reproduce/recipes.py. Choosing them on data is not accounted.",
         ]
     return "\n\n".join(["\n".join(lines[:3]), *lines[3:]]) + "\n"

@@ -87,10 +87,20 @@ class Encoder:
                 raise Refusal("label words of different tokens", prompt.words, "Choose other words.")
 
     def _tokens(self, text: str) -> list[int]:
+        ids = self._ids(text)
+        if text[:1].isspace():
+            # As in running text, after another word: SentencePiece puts a space of its own before a text on its own.
+            word, both = self._ids("x"), self._ids("x" + text)
+            if both[: len(word)] == word:
+                ids = both[len(word) :]
         # Special tokens spelled out in a private text are plain text. Vocabularies that have them as words all the same
         # (Unigram's, as XLM-R's) lose them.
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         return [i for i in ids if i not in self._special]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        )
 
     def encode(self, examples: Sequence[Example]) -> Records:
         """Encode every example on its own: no padding, no dependence on the others."""

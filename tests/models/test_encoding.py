@@ -10,7 +10,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from dpzo.errors import Refusal
 from dpzo.models.encoding import Encoder, Records
@@ -239,3 +239,21 @@ def test_records_are_picked_and_joined_as_a_whole(loaded: Loader) -> None:
     assert torch.equal(cut.join(cut[np.array([2])]).passed[5], states[2])
     with pytest.raises(Refusal, match="records encoded in the same way"):
         records.join(cut)
+
+
+def test_sentencepiece_words_are_one_token_as_in_running_text():
+    # Llama-2's style: a space is put before every text, so that " great" on its own begins with a token for that space.
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator(["x It was great", "x It was terrible", "x y"] * 50, trainer)
+    tokenizer.pre_tokenizer = None
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    alone = wrapped(" great", add_special_tokens=False)["input_ids"]
+    assert len(alone) == 2  # otherwise this tokenizer does not show the trap
+    task = get_task("sst2")
+    encoder = Encoder(wrapped, task, task.causal_prompt("paper"), masked=False)
+    running = wrapped("x It was great", add_special_tokens=False)["input_ids"]
+    ids = encoder.encode([Example(("x",), 1)]).ids[0]
+    assert [*ids, *encoder.words[1]] == running
