@@ -120,7 +120,6 @@ def provenance() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "argv": sys.argv[1:],
     }
 
 

@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 import typer
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from dpzo import Refusal
 from dpzo.models.load import PACKAGED, load
@@ -61,6 +62,7 @@ def main(
 
     Stop it at any time: finished runs are kept, and the same command goes on.
     """
+    disable_progress_bar()  # of loading weights: it takes a tenth of a second
     try:
         chosen = _choose(recipe(size, model), tasks, epsilon, seeds, prompt)
         _run(size, chosen, _methods(methods), data_dir, assets, out, resume, device)
