@@ -141,8 +141,8 @@ def notes(made: Sequence[Entry], chosen: Recipe) -> str:
             f"step size {chosen.step_size:g}, lambda {chosen.zo_eps:g}, C {', '.join(f'{c:g}' for c in chosen.clips)}, "
             f"Gaussian directions, {'mean of the last half of the iterates' if chosen.average else 'last iterate'}.",
             f"Prompt: {trained['prompt']!r} with {', '.join(map(repr, trained['words']))}; "
-            f"{trained['n_test']:,} test records, whose own sampling error, {100 * (0.25 / trained['n_test']) ** 0.5:.1f} "
-            "points at most (one standard error), is shared by all rows and not in the intervals.",
+            f"{trained['n_test']:,} test records, whose own sampling error (one standard error, at most "
+            f"{100 * (0.25 / trained['n_test']) ** 0.5:.1f} points) is shared by all rows and not in the intervals.",
             f"Epsilon: at delta = {chosen.delta:g}, {RELATION} neighbours, Poisson sampling, PLD accountant. "
             "Noise and batches come from the operating system's entropy, so a rerun differs within the interval.",
             "Calibrated zero-shot subtracts the mean score over the training texts: it shows how much of a gain is "
