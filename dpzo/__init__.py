@@ -1,11 +1,13 @@
 """Differentially private zeroth-order fine-tuning: DPZero and its relatives, with forward passes alone."""
 
 from dpzo.accounting import Relation
+from dpzo.algorithms.dp_aggzo import dp_aggzo
 from dpzo.algorithms.dpgd_zeroth import dpgd_zeroth
 from dpzo.algorithms.dpzero import dpzero
 from dpzo.algorithms.mezo import mezo
 from dpzo.directions import GaussianDirection, SphereDirection
 from dpzo.errors import Refusal
+from dpzo.ledger import Ledger
 from dpzo.models.module import ModuleModel
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
@@ -17,6 +19,7 @@ from dpzo.types import Step
 __version__ = "0.1.0"
 __all__ = [
     "GaussianDirection",
+    "Ledger",
     "ModuleModel",
     "Plan",
     "Refusal",
@@ -26,6 +29,7 @@ __all__ = [
     "Step",
     "Streams",
     "digest",
+    "dp_aggzo",
     "dpgd_zeroth",
     "dpzero",
     "mezo",

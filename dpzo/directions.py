@@ -5,51 +5,78 @@ seed. u never depends on data; the privacy proof needs no more of it than that.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dpzo.kernels.philox import standard_normal
+from dpzo.kernels.philox import standard_normals
 
 _BLOCK = 2**18  # coordinates generated at once on a CPU: their words stay in the cache
 _BLOCK_ELSEWHERE = 2**24  # on a GPU, where many small launches would cost more than the arithmetic
 _HELD = 2**28  # a u of up to this many coordinates (1 GiB) is generated once a step; a longer one, at each use
+_AHEAD = 2**16  # directions shorter than this are generated several at once: alone, each would wait for its launches
+
+Blocks = Iterable[tuple[str, slice, Tensor]]
+Held = list[tuple[str, slice, Tensor]] | None
+
+
+def _generate(like: Mapping[str, Tensor], seeds: Sequence[int]) -> Blocks:
+    for name, tensor in like.items():
+        stream = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+        block = _BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+        for start in range(0, tensor.numel(), block):
+            count = min(block, tensor.numel() - start)
+            z = standard_normals(start, count, keys=seeds, stream=stream, device=tensor.device)
+            yield name, slice(start, start + count), z
 
 
 class Drawn:
-    """One drawn direction u over the named tensors ``like``: ``factor`` times a standard normal vector."""
+    """One drawn direction u over the named tensors ``like``: a standard normal vector, times what ``law`` makes of it.
 
-    def __init__(self, like: Mapping[str, Tensor], seed: int) -> None:
-        self.like, self.seed, self.factor = like, seed, 1.0
+    Its coordinates are generated when they are first needed and kept, or, when ``hold`` is off, at each use.
+    """
+
+    def __init__(
+        self, like: Mapping[str, Tensor], seed: int, held: Held = None, hold: bool = True, *, sphere: bool = False
+    ) -> None:
+        self.like, self.seed, self.sphere = like, seed, sphere
         self.count = sum(t.numel() for t in like.values())
-        self._held: list[tuple[str, slice, Tensor]] | None = None
-        if self.count <= _HELD:
-            self._held = list(self._generate())
+        self.hold = hold and self.count <= _HELD
+        self._held = held
+        self._factor: float | None = None
 
-    def _generate(self) -> Iterator[tuple[str, slice, Tensor]]:
-        for name, tensor in self.like.items():
-            stream = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
-            block = _BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
-            for start in range(0, tensor.numel(), block):
-                count = min(block, tensor.numel() - start)
-                z = standard_normal(start, count, key=self.seed, stream=stream, device=tensor.device)
-                yield name, slice(start, start + count), z
+    def _blocks(self) -> Blocks:
+        if self._held is not None:
+            return self._held
+        blocks = ((name, where, z[0]) for name, where, z in _generate(self.like, [self.seed]))
+        if not self.hold:
+            return blocks
+        self._held = list(blocks)
+        return self._held
 
-    def _blocks(self) -> Iterator[tuple[str, slice, Tensor]]:
-        return iter(self._held) if self._held is not None else self._generate()
+    @property
+    def factor(self) -> float:
+        """What the normal vector is multiplied by: 1, or what brings it to the sphere of radius sqrt(d)."""
+        if self._factor is None:
+            self._factor = math.sqrt(self.count) / self._normals_norm() if self.sphere else 1.0
+        return self._factor
 
     def norm(self) -> float:
         """Euclidean length of u."""
+        return self.factor * self._normals_norm()
+
+    def _normals_norm(self) -> float:
         # Rows of fixed length, then their sums in exact arithmetic: no thread count can change the result.
         rows: list[float] = []
         for _, _, z in self._blocks():
             padded = torch.nn.functional.pad(z, (0, -len(z) % 512)).view(-1, 512)
             rows += padded.double().square().sum(1).tolist()
-        return self.factor * math.sqrt(math.fsum(rows))
+        return math.sqrt(math.fsum(rows))
 
     @torch.no_grad()
     def add_(self, tensors: Mapping[str, Tensor], scale: float, *, into: Mapping[str, Tensor] | None = None) -> None:
@@ -76,9 +103,33 @@ class Drawn:
 class Direction(Protocol):
     """The law of u; E[u u'] = I for every law here."""
 
-    def draw(self, like: Mapping[str, Tensor], seed: int) -> Drawn:
-        """Return u(seed) over tensors shaped and placed as ``like``."""
+    def draw(self, like: Mapping[str, Tensor], seed: int, held: Held = None, hold: bool = True) -> Drawn:
+        """Return u(seed) over tensors shaped and placed as ``like``; ``held``: its normals, where they are known."""
         ...
+
+
+def seeds_of(seed: int, directions: int) -> tuple[int, ...]:
+    """The seeds of a step's K directions, told by the step's own: the first is that seed itself."""
+    further = (blake2b(f"dpzo direction {seed} {k}".encode(), digest_size=8).digest() for k in range(1, directions))
+    return (seed, *(int.from_bytes(digest, "little") for digest in further))
+
+
+def ahead(
+    direction: Direction, like: Mapping[str, Tensor], seeds: Iterable[int], directions: int = 1
+) -> Iterator[tuple[Drawn, ...]]:
+    """For each step's seed its K directions; the bits are those of ``direction.draw``, drawn alone or not."""
+    seeds, count = iter(seeds), directions * sum(t.numel() for t in like.values())
+    if count > _AHEAD // 2:
+        hold = count <= _HELD
+        for seed in seeds:
+            yield tuple(direction.draw(like, s, None, hold) for s in seeds_of(seed, directions))
+    while chunk := [s for seed in islice(seeds, _AHEAD // count) for s in seeds_of(seed, directions)]:
+        blocks = list(_generate(like, chunk))
+        for first in range(0, len(chunk), directions):
+            yield tuple(
+                direction.draw(like, chunk[k], [(name, where, z[k]) for name, where, z in blocks])
+                for k in range(first, first + directions)
+            )
 
 
 @dataclass(frozen=True)
@@ -88,9 +139,9 @@ class GaussianDirection:
     Source: Zhang et al. 2024, section 4 (all language experiments).
     """
 
-    def draw(self, like: Mapping[str, Tensor], seed: int) -> Drawn:
+    def draw(self, like: Mapping[str, Tensor], seed: int, held: Held = None, hold: bool = True) -> Drawn:
         """Return u(seed)."""
-        return Drawn(like, seed)
+        return Drawn(like, seed, held, hold)
 
 
 @dataclass(frozen=True)
@@ -100,8 +151,6 @@ class SphereDirection:
     Source: Zhang et al. 2024, Alg. 1 and Alg. 2: "u_t uniform on sqrt(d) S^{d-1}", drawn as sqrt(d) z / ||z||.
     """
 
-    def draw(self, like: Mapping[str, Tensor], seed: int) -> Drawn:
+    def draw(self, like: Mapping[str, Tensor], seed: int, held: Held = None, hold: bool = True) -> Drawn:
         """Return u(seed)."""
-        u = Drawn(like, seed)
-        u.factor = math.sqrt(u.count) / u.norm()
-        return u
+        return Drawn(like, seed, held, hold, sphere=True)

@@ -1,5 +1,7 @@
 """Directional derivatives of each record's loss, from forward passes alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -21,3 +23,8 @@ def two_point(model: LossModel, records: Records, u: Drawn, zo_eps: float) -> Fl
             below = model.losses(records).double().cpu().numpy()
     with np.errstate(invalid="ignore", over="ignore"):  # infinities are the mechanism's business, by rule
         return np.asarray((above - below) / (2 * zo_eps))
+
+
+def two_points(model: LossModel, records: Records, us: Sequence[Drawn], zo_eps: float) -> Floats:
+    """``two_point`` along each of K directions, shape (b, K)."""
+    return np.stack([two_point(model, records, u, zo_eps) for u in us], axis=1)

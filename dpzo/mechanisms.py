@@ -1,18 +1,27 @@
 """What is released of a batch: a clipped sum plus noise. Each mechanism knows its DpEvent.
 
 ``values`` are directional derivatives (f(x + lambda u) - f(x - lambda u)) / (2 lambda), so the clip threshold C is in
-units of the derivative. (Papers that clip the raw difference use C_raw = 2 lambda C.) The noise multiplier is the
-noise's standard deviation over C. Adding or removing one record moves the sum by at most C, replacing one by at most
-2C; which of the two is meant is the accountant's relation, never the mechanism's.
+units of the derivative. (Papers that clip the raw difference use C_raw = 2 lambda C.) They have shape (b,), or (b, K)
+for K directions, and a release has shape () or (K,). Adding or removing one record moves the sum by at most C,
+replacing one by at most 2C, in the Euclidean norm; which of the two is meant is the accountant's relation, never the
+mechanism's.
+
+Clipped values are put on the grid of whole multiples of C / 2**24, so that their sum is an exact integer, whatever the
+order and the split of the batch; and so is the noise (see ``dpzo.noise``). The release is a post-processing of the
+ideal mechanism on the grid's values, each of which is a function of one record and within [-C, C].
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from dp_accounting import DpEvent, GaussianDpEvent, NonPrivateDpEvent
+from dp_accounting import DpEvent, GaussianDpEvent, LaplaceDpEvent, NonPrivateDpEvent
 
-from dpzo.errors import positive
-from dpzo.types import Entropy, Floats
+from dpzo.errors import Refusal, positive
+from dpzo.noise import rounded_gaussian, rounded_laplace
+from dpzo.types import Entropy, Floats, Integers
+
+GRID = 2**24  # steps of the grid in C: a value keeps as many bits as a float32 loss had
+_LARGEST = 2.0**32  # noise multipliers beyond it would leave 64-bit integers
 
 
 def finite(values: Floats) -> Floats:
@@ -20,25 +29,61 @@ def finite(values: Floats) -> Floats:
     return np.where(np.isfinite(values), values, 0.0)
 
 
-@dataclass(frozen=True)
-class GaussianMechanism:
-    """sum_i clip_C(v_i) + N(0, (noise_multiplier * C)^2), one scalar.
+def on_grid(values: Floats, clip_threshold: float) -> Integers:
+    """Each value clipped to [-C, C] on its own, in whole steps of C / GRID (to nearest)."""
+    with np.errstate(over="ignore"):
+        share = np.clip(finite(values) / clip_threshold, -1, 1)
+    return np.asarray(np.rint(share * GRID), dtype=np.int64)
 
-    Source: Zhang et al. 2024, Alg. 2, the bracket of line 5 (there divided by n).
-    """
+
+def on_grid_jointly(values: Floats, clip_threshold: float) -> Integers:
+    """Each row of ``values`` (b, K) scaled to Euclidean length at most C, in whole steps of C / GRID (toward 0)."""
+    v = finite(values)
+    v = v / np.maximum(np.abs(v).max(1, keepdims=True), clip_threshold)  # now no square overflows
+    v /= np.maximum(np.sqrt(np.square(v).sum(1, keepdims=True)), 1)
+    whole = np.trunc(v * GRID).astype(np.int64)
+    # Double precision may leave a row longer than C by a hair; integers tell.
+    while (long := np.square(whole).sum(1) > GRID**2).any():
+        v[long] *= 1 - 2.0**-40
+        whole = np.trunc(v * GRID).astype(np.int64)
+    return np.asarray(whole, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Clipped:
+    """A clip threshold C, a noise multiplier (the noise's scale over C), and K, the number of directions."""
 
     clip_threshold: float
     noise_multiplier: float
+    directions: int = 1
 
     def __post_init__(self) -> None:
         positive("clip_threshold", self.clip_threshold)
         positive("noise_multiplier", self.noise_multiplier)
+        if self.noise_multiplier > _LARGEST:
+            raise Refusal("a noise multiplier of at most 2**32", self.noise_multiplier, "Ask for a larger epsilon.")
+        if isinstance(self.directions, bool) or not isinstance(self.directions, int) or self.directions < 1:
+            raise Refusal("a whole number of directions", self.directions, "Choose 1 or more.")
 
-    def release(self, values: Floats, noise: Entropy) -> float:
-        """Return the noisy sum of ``values`` (b,); an empty batch releases noise alone."""
-        C = self.clip_threshold
-        z = float(noise.normal(1)[0])
-        return float(np.clip(finite(values), -C, C).sum()) + self.noise_multiplier * C * z
+    def _released(self, whole: Integers, noise: Integers) -> Floats:
+        total = whole.sum(0) + noise.reshape(whole.shape[1:])
+        return np.asarray(total * (self.clip_threshold / GRID), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class GaussianMechanism(_Clipped):
+    """sum_i clip_C(v_i) + N(0, (noise_multiplier * C)^2 I_K), for one scalar or a K-vector of each record.
+
+    A K-vector is clipped jointly, to Euclidean length C, so that epsilon does not depend on K.
+
+    Source: Zhang et al. 2024, Alg. 2, the bracket of line 5 (there divided by n); for K > 1, DP-AggZO.
+    """
+
+    def release(self, values: Floats, noise: Entropy) -> Floats:
+        """Return the noisy sum of ``values`` (b,) or (b, K); an empty batch releases noise alone."""
+        clip = on_grid if values.ndim == 1 else on_grid_jointly
+        z = rounded_gaussian(self.noise_multiplier * GRID, self.directions, noise)
+        return self._released(clip(values, self.clip_threshold), z)
 
     def event(self) -> DpEvent:
         """Return the release's event; its multiplier is relative to one record's largest contribution C."""
@@ -46,18 +91,52 @@ class GaussianMechanism:
 
 
 @dataclass(frozen=True)
-class GaussianVectorMechanism:
+class EachGaussianMechanism(_Clipped):
+    """K scalars clipped each to C on its own, with N(0, (noise_multiplier * C)^2) on each: for comparison.
+
+    One record's K-vector may be as long as C sqrt(K), so this noise is worth sqrt(K) times less than a joint clip's.
+    """
+
+    def release(self, values: Floats, noise: Entropy) -> Floats:
+        """Return the noisy sums of ``values`` (b, K); an empty batch releases noise alone."""
+        z = rounded_gaussian(self.noise_multiplier * GRID, self.directions, noise)
+        return self._released(on_grid(values, self.clip_threshold), z)
+
+    def event(self) -> DpEvent:
+        """Return the release's event: a Gaussian with sensitivity C sqrt(K)."""
+        return GaussianDpEvent(self.noise_multiplier / float(np.sqrt(self.directions)))
+
+
+@dataclass(frozen=True)
+class LaplaceMechanism(_Clipped):
+    """sum_i clip_C(v_i) + Laplace(noise_multiplier * C), one scalar; its standard deviation is sqrt(2) times its scale.
+
+    Pure epsilon 1 / noise_multiplier a release; by PLD often better than the Gaussian at (epsilon, delta).
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.directions != 1:
+            raise Refusal("one direction for Laplace noise", self.directions, "Use the Gaussian for several.")
+
+    def release(self, values: Floats, noise: Entropy) -> Floats:
+        """Return the noisy sum of ``values`` (b,); an empty batch releases noise alone."""
+        z = rounded_laplace(self.noise_multiplier * GRID, 1, noise)
+        return self._released(on_grid(values, self.clip_threshold), z)
+
+    def event(self) -> DpEvent:
+        """Return the release's event; its multiplier is the scale over one record's largest contribution C."""
+        return LaplaceDpEvent(self.noise_multiplier)
+
+
+@dataclass(frozen=True)
+class GaussianVectorMechanism(_Clipped):
     """sum_i clip_C(v_i u) + N(0, (noise_multiplier * C)^2 I_d), a vector in R^d: DPGD-0th's.
+
+    Its d normal numbers are drawn in double precision: an idealisation, which the privacy statement names.
 
     Source: Zhang et al. 2024, Alg. 1, lines 4 and 5.
     """
-
-    clip_threshold: float
-    noise_multiplier: float
-
-    def __post_init__(self) -> None:
-        positive("clip_threshold", self.clip_threshold)
-        positive("noise_multiplier", self.noise_multiplier)
 
     def clipped_sum(self, values: Floats, norm: float) -> float:
         """Return s with s * u = sum_i clip_C(v_i u), for ||u|| = ``norm``: all estimators lie on the line of u."""
@@ -73,13 +152,15 @@ class GaussianVectorMechanism:
 class PlainSum:
     """sum_i v_i: no clip, no noise, no privacy. MeZO's."""
 
-    def release(self, values: Floats, noise: Entropy) -> float:
-        """Return the sum of the finite values."""
-        return float(finite(values).sum())
+    directions: int = 1
+
+    def release(self, values: Floats, noise: Entropy) -> Floats:
+        """Return the sum of the finite values, (b,) or (b, K)."""
+        return np.asarray(finite(values).sum(0))
 
     def event(self) -> DpEvent:
         """Return the event that no accountant gives a finite epsilon."""
         return NonPrivateDpEvent()
 
 
-Mechanism = GaussianMechanism | GaussianVectorMechanism | PlainSum
+Mechanism = GaussianMechanism | EachGaussianMechanism | LaplaceMechanism | GaussianVectorMechanism | PlainSum

@@ -1,17 +1,22 @@
 """A Plan is everything that is decided before a run, and nothing private: so its epsilon is a property of an object."""
 
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import accumulate
+from typing import Any, Literal, get_args
 
-from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent
+from dp_accounting import ComposedDpEvent, DpEvent
 
-from dpzo import accounting
+from dpzo import accounting, sampling
 from dpzo.accounting import Relation
-from dpzo.directions import Direction
-from dpzo.errors import Refusal
+from dpzo.directions import Direction, GaussianDirection, SphereDirection
+from dpzo.errors import Refusal, positive
 from dpzo.mechanisms import Mechanism, PlainSum
 from dpzo.sampling import FullBatch, PoissonSampler
 from dpzo.stages import Stage
 from dpzo.types import Sampler
+
+Unit = Literal["record", "user"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,7 @@ class Plan:
         n: the number of records, public; the run refuses data of another length.
         sampler, mechanism, direction, stages: see their rooms.
         relation: which data sets are neighbours. Mandatory: the same run has another epsilon under each.
+        unit: what a neighbour differs in: one "record", or one "user" with all of its records (``dpzo.ByUser``).
     """
 
     algorithm: str
@@ -32,6 +38,7 @@ class Plan:
     direction: Direction
     stages: tuple[Stage, ...]
     relation: Relation
+    unit: Unit = "record"
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
@@ -40,11 +47,31 @@ class Plan:
             raise Refusal(f"a relation among {', '.join(Relation.__members__)}", repr(self.relation), "Choose one.")
         if not self.stages:
             raise Refusal("at least one stage", "none", "Give the steps of the run.")
+        if self.unit not in get_args(Unit):
+            raise Refusal(f"a unit among {', '.join(get_args(Unit))}", repr(self.unit), "Choose one.")
 
     @property
     def steps(self) -> int:
         """T, over all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def stage_of(self, index: int) -> int:
+        """Return the number of the stage that step ``index`` belongs to."""
+        ends = accumulate(stage.steps for stage in self.stages)
+        return next(number for number, end in enumerate(ends) if index < end)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the plan as plain values: for ledgers and reports."""
+        told: dict[str, Any] = _plain(self)
+        return told
+
+    @classmethod
+    def described(cls, told: dict[str, Any]) -> "Plan":
+        """Return the plan that ``describe`` told."""
+        plan = _rebuilt(told)
+        if not isinstance(plan, Plan):
+            raise Refusal("the description of a plan", told.get("kind"), "Give what Plan.describe returned.")
+        return plan
 
     def event(self, steps: int | None = None) -> DpEvent:
         """Return the event of the whole run, or of its first ``steps`` steps.
@@ -56,7 +83,7 @@ class Plan:
             raise Refusal(f"a number of steps from 0 to the plan's {self.steps}", count, "Count the steps taken.")
         if count == 0:
             return ComposedDpEvent([])
-        return SelfComposedDpEvent(self.sampler.event(self.mechanism.event()), count)
+        return self.sampler.event(self.mechanism.event(), self.n, count)
 
     def epsilon(self, delta: float, *, steps: int | None = None, accountant: str | None = None) -> float:
         """Epsilon at ``delta`` under the plan's relation, of the run or its first ``steps`` steps.
@@ -67,6 +94,11 @@ class Plan:
         accounting.check_delta(delta, self.n)
         event = self.event(steps)
         return 0.0 if steps == 0 else accounting.epsilon(event, delta, self.relation, accountant)
+
+    def affordable(self, epsilon: float, delta: float) -> int:
+        """Return how many of the plan's steps a budget pays for: the most whose epsilon is at most ``epsilon``."""
+        positive("epsilon", epsilon)
+        return bisect_right(range(1, self.steps + 1), epsilon, key=lambda steps: self.epsilon(delta, steps=steps))
 
     def calibrate(self, target_epsilon: float, target_delta: float, *, accountant: str | None = None) -> "Plan":
         """Return this plan with the least noise whose epsilon is at most the target."""
@@ -105,3 +137,32 @@ def with_noise(
         raise Refusal("a target_delta beside target_epsilon", None, "Delta has no default; choose one below 1/n.")
     assert target_epsilon is not None
     return plan.calibrate(target_epsilon, target_delta)
+
+
+_KINDS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (Plan, Stage, *get_args(Mechanism), *sampling.SAMPLERS, GaussianDirection, SphereDirection)
+}
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, Relation):
+        return str(part)
+    if is_dataclass(part):
+        return {"kind": type(part).__name__} | {f.name: _plain(getattr(part, f.name)) for f in fields(part)}
+    return [_plain(p) for p in part] if isinstance(part, tuple) else part
+
+
+def _rebuilt(told: Any) -> Any:
+    if isinstance(told, list):
+        return tuple(map(_rebuilt, told))
+    if not isinstance(told, dict):
+        return told
+    parts = {name: _rebuilt(part) for name, part in told.items() if name != "kind"}
+    if told.get("kind") not in _KINDS:
+        raise Refusal(
+            f"a part of a plan among {', '.join(_KINDS)}", repr(told.get("kind")), "Use this version's parts."
+        )
+    if told["kind"] == "Plan":
+        parts["relation"] = Relation(parts["relation"])
+    return _KINDS[told["kind"]](**parts)

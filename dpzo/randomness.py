@@ -21,13 +21,21 @@ class OsEntropy:
 
     secret = True
 
+    def at(self, step: int) -> "OsEntropy":
+        """Return itself: what it gives never comes again."""
+        return self
+
+    def bits(self, count: int) -> int:
+        """Return ``count`` random bits as an integer."""
+        return int.from_bytes(os.urandom(count // 8), "little")
+
     def uniform(self, size: int) -> Floats:
         """Numbers in (0, 1): odd multiples of 2**-53, so neither end is ever reached."""
         words = np.frombuffer(os.urandom(8 * size), dtype="<u8")
         return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, size: int) -> Floats:
-        """Standard normal numbers by inversion, in double precision (an idealisation: see the README's promises)."""
+        """Standard normal numbers by inversion, in double precision: an idealisation; DPGD-0th's vectors use it."""
         return np.asarray(ndtri(self.uniform(size)), dtype=np.float64)
 
 
@@ -36,8 +44,17 @@ class SeededEntropy:
 
     secret = False
 
-    def __init__(self, seed: int) -> None:
-        self._generator = np.random.Generator(np.random.Philox(seed))
+    def __init__(self, seed: int, step: int = -1) -> None:
+        self.seed = seed
+        self._generator = np.random.Generator(np.random.Philox(seed, counter=(step + 1) << 128))
+
+    def at(self, step: int) -> "SeededEntropy":
+        """Return the numbers of one step, whatever was drawn before: a run that stopped can go on as if it had not."""
+        return SeededEntropy(self.seed, step)
+
+    def bits(self, count: int) -> int:
+        """Return ``count`` bits as an integer."""
+        return int.from_bytes(self._generator.bytes(count // 8), "little")
 
     def uniform(self, size: int) -> Floats:
         """Return numbers in [0, 1)."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from dp_accounting import DpEvent, PoissonSampledDpEvent
+from dp_accounting import DpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 
 from dpzo.errors import Refusal
 from dpzo.types import Entropy, Indices
@@ -14,18 +14,18 @@ from dpzo.types import Entropy, Indices
 class FullBatch:
     """Every record at every step, as in both algorithms of the paper: no amplification, closed-form accounting."""
 
-    def batches(self, n: int, steps: int, private: Entropy) -> Iterator[Indices]:
-        """Yield all indices, ``steps`` times."""
-        for _ in range(steps):
+    def batches(self, n: int, steps: range, private: Entropy) -> Iterator[Indices]:
+        """Yield all indices for each of ``steps``."""
+        for _ in steps:
             yield np.arange(n)
 
     def divisor(self, n: int) -> float:
         """Return n."""
         return float(n)
 
-    def event(self, inner: DpEvent) -> DpEvent:
-        """Return the event unchanged."""
-        return inner
+    def event(self, inner: DpEvent, n: int, steps: int) -> DpEvent:
+        """Return the composition of ``steps`` unsampled events."""
+        return SelfComposedDpEvent(inner, steps)
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,18 @@ class PoissonSampler:
                 "Choose a batch size from 1 to the size of the data.",
             )
 
-    def batches(self, n: int, steps: int, private: Entropy) -> Iterator[Indices]:
-        """Yield ``steps`` independent samples of 0..n-1, each in increasing order."""
-        for _ in range(steps):
-            yield np.flatnonzero(private.uniform(n) < self.sample_rate)
+    def batches(self, n: int, steps: range, private: Entropy) -> Iterator[Indices]:
+        """Yield independent samples of 0..n-1, each in increasing order, one for each of ``steps``."""
+        for step in steps:
+            yield np.flatnonzero(private.at(step).uniform(n) < self.sample_rate)
 
     def divisor(self, n: int) -> float:
         """Return the expected batch size."""
         return self.sample_rate * n
 
-    def event(self, inner: DpEvent) -> DpEvent:
-        """Return the Poisson-sampled event."""
-        return PoissonSampledDpEvent(self.sample_rate, inner)
+    def event(self, inner: DpEvent, n: int, steps: int) -> DpEvent:
+        """Return the composition of ``steps`` Poisson-sampled events."""
+        return SelfComposedDpEvent(PoissonSampledDpEvent(self.sample_rate, inner), steps)
+
+
+SAMPLERS = (FullBatch, PoissonSampler)

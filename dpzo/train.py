@@ -1,46 +1,71 @@
 """The loop, written once: a plan, a model, data and three streams become a sequence of steps."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from dpzo.algorithms import STEPS
+from dpzo.directions import ahead
 from dpzo.errors import Refusal
+from dpzo.ledger import Ledger
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
+from dpzo.transcript import replayed
 from dpzo.types import Data, LossModel, Step
 
 
-def run(plan: Plan, model: LossModel, data: Data, streams: Streams) -> Iterator[Step]:
+def run(
+    plan: Plan,
+    model: LossModel,
+    data: Data,
+    streams: Streams,
+    *,
+    ledger: Ledger | None = None,
+    budget: tuple[float, float] | None = None,
+) -> Iterator[Step]:
     """Train ``model.params`` in place, one step for each item that is taken from the iterator.
 
-    Stop by taking no more; what was taken costs ``plan.epsilon(delta, steps=taken)``, the rest nothing.
+    Stop by taking no more; what was taken costs ``plan.epsilon(delta, steps=taken)``, the rest nothing. ``budget`` is
+    (epsilon, delta): the run ends before the step that would exceed it. With a ``ledger`` every step is charged on
+    disk before it touches the data, and a run that the ledger knows goes on: ``model`` comes at its starting weights,
+    the steps that were released are replayed first (and are items too), those that were charged only are lost.
 
     Raises:
-        Refusal: at the call, before anything is spent: ``data`` of another length than the plan's n, or an unknown
-            algorithm.
+        Refusal: at the call, before anything is spent: ``data`` of another length or unit than the plan's, an unknown
+            algorithm, or a ledger of another run.
     """
     if len(data) != plan.n:
         raise Refusal(
-            f"the {plan.n} records that the plan was made for",
-            f"{len(data)} records",
+            f"the {plan.n} {plan.unit}s that the plan was made for",
+            f"{len(data)} {plan.unit}s",
             "Plan again with n = the size of this data; the noise depends on it.",
         )
+    if (unit := getattr(data, "unit", "record")) != plan.unit:
+        raise Refusal(f"data whose unit is a {plan.unit}, as the plan's", f"a {unit}", "Plan for the data's unit.")
     if plan.algorithm not in STEPS:
         raise Refusal(f"an algorithm among {', '.join(STEPS)}", repr(plan.algorithm), "Choose one.")
-    return _steps(plan, model, data, streams)
+    end = plan.steps if budget is None else plan.affordable(*budget)
+    known = [] if ledger is None else ledger.begin(plan, model.params, streams)
+    start = 0 if ledger is None else ledger.charged
+    return chain(replayed(plan, model.params, known), _steps(plan, model, data, streams, range(start, end), ledger))
 
 
-def _steps(plan: Plan, model: LossModel, data: Data, streams: Streams) -> Iterator[Step]:
-    take_step = STEPS[plan.algorithm]
+def _steps(
+    plan: Plan, model: LossModel, data: Data, streams: Streams, indices: range, ledger: Ledger | None
+) -> Iterator[Step]:
+    take_step, K = STEPS[plan.algorithm], plan.mechanism.directions
     divisor = plan.sampler.divisor(plan.n)
-    batches = plan.sampler.batches(plan.n, plan.steps, streams.private)
-    index = 0
-    for number, stage in enumerate(plan.stages):
-        for _ in range(stage.steps):
-            seed = streams.direction_seed(index)
-            u = plan.direction.draw(model.params, seed)
-            scalars = take_step(model, data[next(batches)], u, stage, divisor, plan.mechanism, streams.noise)
-            yield Step(index, number, seed, scalars)
-            index += 1
+    batches = plan.sampler.batches(plan.n, indices, streams.private)
+    directions = ahead(plan.direction, model.params, map(streams.direction_seed, indices), K)
+    for index in indices:
+        if ledger is not None:
+            ledger.charge(index)
+        number, us = plan.stage_of(index), next(directions)
+        noise = streams.noise.at(index)
+        scalars = take_step(model, data[next(batches)], us, plan.stages[number], divisor, plan.mechanism, noise)
+        step = Step(index, number, us[0].seed, scalars)
+        if ledger is not None:
+            ledger.release(step)
+        yield step
 
 
 def random_iterate(plan: Plan, streams: Streams) -> int:

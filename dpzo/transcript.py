@@ -1,8 +1,9 @@
 """The steps of a run as a record: a digest to name it by, and the model that it leads to."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from dpzo.directions import ahead
 from dpzo.errors import Refusal
 from dpzo.parameters import Parameters
 from dpzo.plan import Plan
@@ -25,12 +26,22 @@ def replay(plan: Plan, params: Parameters, steps: Iterable[Step]) -> None:
     privacy beyond the run's.
 
     Raises:
-        Refusal: a step that released no scalar (DPGD-0th's vectors cannot be replayed from a seed).
+        Refusal: a step that did not release K scalars (DPGD-0th's vectors cannot be replayed from a seed).
     """
-    for step in steps:
-        if len(step.scalars) != 1:
-            raise Refusal(
-                "one scalar a step to replay", f"{len(step.scalars)} at step {step.index}", "Keep the weights."
-            )
+    for _ in replayed(plan, params, steps):
+        pass
+
+
+def replayed(plan: Plan, params: Parameters, steps: Iterable[Step]) -> Iterator[Step]:
+    """``replay``, one step for each item that is taken from the iterator."""
+    steps, K = list(steps), plan.mechanism.directions
+    if wrong := [step for step in steps if len(step.scalars) != K]:
+        raise Refusal(
+            f"{K} scalars a step to replay", f"{len(wrong[0].scalars)} at step {wrong[0].index}", "Keep the weights."
+        )
+    directions = ahead(plan.direction, params, (step.seed for step in steps), K)
+    for step, us in zip(steps, directions, strict=True):
         alpha = plan.stages[step.stage].step_size
-        plan.direction.draw(params, step.seed).add_(params, -alpha * step.scalars[0])
+        for u, scalar in zip(us, step.scalars, strict=True):
+            u.add_(params, -alpha * scalar)
+        yield step

@@ -13,6 +13,7 @@ from dpzo.parameters import Parameters
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Records = Any
 """What ``data[indices]`` returns and ``LossModel.losses`` takes; the loop never looks inside."""
 
@@ -43,6 +44,14 @@ class Entropy(Protocol):
 
     @property
     def secret(self) -> bool: ...
+    def at(self, step: int) -> "Entropy":
+        """Return the source for one step of a run: no two steps, and no two attempts at one, draw the same."""
+        ...
+
+    def bits(self, count: int) -> int:
+        """Return an integer of ``count`` random bits; ``count`` is a multiple of 8."""
+        ...
+
     def uniform(self, size: int) -> Floats: ...
     def normal(self, size: int) -> Floats: ...
 
@@ -50,13 +59,17 @@ class Entropy(Protocol):
 class Sampler(Protocol):
     """Who is in the batch; knows its own amplification, so no other sampler can be accounted in its place."""
 
-    def batches(self, n: int, steps: int, private: Entropy) -> Iterator[Indices]: ...
+    def batches(self, n: int, steps: range, private: Entropy) -> Iterator[Indices]:
+        """Yield a batch of 0..n-1 for each index in ``steps``, which may begin in the middle of a run."""
+        ...
 
     def divisor(self, n: int) -> float:
         """Return the public number that sums are divided by: never the realised batch size."""
         ...
 
-    def event(self, inner: DpEvent) -> DpEvent: ...
+    def event(self, inner: DpEvent, n: int, steps: int) -> DpEvent:
+        """Return the event of ``steps`` steps on ``n`` records, each of which would be ``inner`` on all of them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """What a DPZero step costs over its two forward passes: prints ratios, measured side by side in one run.
 
 Two forward passes and one whole step (draw u, move, forward, move, forward, clip, noise, update) take turns on the
-same batch; each line is the median of its repetitions.
+same batch; each line is the mean of its repetitions.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ import typer
 import dpzo
 from dpzo.algorithms.dpzero import step
 from dpzo.assets import fetch
+from dpzo.directions import ahead
 from dpzo.mechanisms import GaussianMechanism
 from dpzo.models.encoding import Encoder, Records
 from dpzo.models.load import load
@@ -71,23 +73,23 @@ def main(
 
 
 def measure(subject: PromptedModel, records: Records, repeats: int) -> tuple[float, float, float]:
-    """Median seconds of two forwards and of one step, and the median ratio of the two, taken in turns."""
+    """Mean seconds of two forwards and of one step, taken in turns, and their ratio."""
     stage, mechanism, noise = dpzo.Stage(1, 1e-9, 1e-3), GaussianMechanism(1.0, 1.0), OsEntropy()
-    seeds = iter(range(10**9))
+    directions = ahead(dpzo.GaussianDirection(), subject.params, count())  # as dpzo.run draws them
 
     def forwards() -> None:
         subject.losses(records)
         subject.losses(records)
 
     def one_step() -> None:
-        u = dpzo.GaussianDirection().draw(subject.params, next(seeds))
-        step(subject, records, u, stage, float(len(records)), mechanism, noise)
+        step(subject, records, next(directions), stage, float(len(records)), mechanism, noise)
 
     one_step()  # allocates the buffers
-    count = max(repeats, min(200, int(2 / _seconds(forwards))))
-    pairs = np.array([(_seconds(forwards), _seconds(one_step)) for _ in range(count)])
-    two, whole = np.median(pairs, axis=0)
-    return two, whole, float(np.median(pairs[:, 1] / pairs[:, 0]))
+    times = max(repeats, min(1000, int(2 / _seconds(forwards))))
+    pairs = np.array([(_seconds(forwards), _seconds(one_step)) for _ in range(times)])
+    # Means, not medians: one step in a hundred draws the directions of the others.
+    two, whole = pairs.mean(0)
+    return two, whole, whole / two
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -5,6 +5,7 @@ import torch
 
 import dpzo.directions
 from dpzo import GaussianDirection, SphereDirection
+from dpzo.directions import ahead
 from tests.chance import ALPHA, correlation_p
 
 BOTH = pytest.mark.parametrize("direction", [GaussianDirection(), SphereDirection()])
@@ -132,3 +133,17 @@ def test_add_into_leaves_the_source(direction):
     assert not any(t.any() for t in source.values())
     for name, dense in u.dense().items():
         torch.testing.assert_close(target[name], 2 * dense, rtol=1e-6, atol=0)
+
+
+@BOTH
+@pytest.mark.parametrize("room", [1, 10**4, 10**7], ids=["one at a time", "block by block", "all at once"])
+def test_drawn_ahead_is_the_same_bits(direction, room, monkeypatch):
+    monkeypatch.setattr(dpzo.directions, "_AHEAD", room)
+    names = ["b.weight", "a.bias", "scalar"]
+    seeds = [5, 2**64 - 1, 0, 6, 7]
+    drawn = list(ahead(direction, tensors(names), iter(seeds)))
+    assert [u.seed for u in drawn] == seeds
+    for u, seed in zip(drawn, seeds, strict=True):
+        alone = direction.draw(tensors(names), seed)
+        assert u.norm() == alone.norm()
+        assert same(u.dense(), alone.dense())

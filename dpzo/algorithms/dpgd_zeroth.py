@@ -28,7 +28,7 @@ from dpzo.types import Entropy, LossModel, Records
 def step(
     model: LossModel,
     records: Records,
-    u: Drawn,
+    us: tuple[Drawn, ...],
     stage: Stage,
     divisor: float,
     mechanism: GaussianVectorMechanism,
@@ -36,6 +36,7 @@ def step(
 ) -> tuple[float, ...]:
     """One step on the records of its batch; releases the new iterate and no scalar."""
     α, λ = stage.step_size, stage.zo_eps
+    (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 3: g_i = v_i u
     s = mechanism.clipped_sum(v, u.norm())  # line 5: sum_i clip_C(v_i u) = s u
     g = noise_vector(model.params, mechanism.noise_multiplier * mechanism.clip_threshold / divisor, noise)  # line 4

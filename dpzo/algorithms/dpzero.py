@@ -25,7 +25,7 @@ from dpzo.types import Entropy, LossModel, Records
 def step(
     model: LossModel,
     records: Records,
-    u: Drawn,
+    us: tuple[Drawn, ...],
     stage: Stage,
     divisor: float,
     mechanism: GaussianMechanism,
@@ -33,8 +33,9 @@ def step(
 ) -> tuple[float, ...]:
     """One step on the records of its batch; returns the released scalar, in units of the derivative."""
     α, λ = stage.step_size, stage.zo_eps
+    (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 4
-    s = mechanism.release(v, noise) / divisor  # lines 3 and 5: clip, sum, add one noise, divide
+    s = float(mechanism.release(v, noise)) / divisor  # lines 3 and 5: clip, sum, add one noise, divide
     u.add_(model.params, -α * s)  # line 5
     return (s,)
 

@@ -19,7 +19,7 @@ from dpzo.types import Entropy, LossModel, Records
 def step(
     model: LossModel,
     records: Records,
-    u: Drawn,
+    us: tuple[Drawn, ...],
     stage: Stage,
     divisor: float,
     mechanism: PlainSum,
@@ -27,8 +27,9 @@ def step(
 ) -> tuple[float, ...]:
     """One step on the records of its batch; returns the mean derivative, which is NOT private."""
     α, λ = stage.step_size, stage.zo_eps
+    (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 3
-    s = mechanism.release(v, noise) / divisor
+    s = float(mechanism.release(v, noise)) / divisor
     u.add_(model.params, -α * s)  # line 4
     return (s,)
 

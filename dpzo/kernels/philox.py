@@ -5,6 +5,7 @@ alone, so that every device and every thread count gives the same bits; a faster
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ _ROUNDS = 10
 _MASK = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Four 32-bit words, as int64 tensors, for each 128-bit counter.
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Four 32-bit words, as int64 tensors, for each 128-bit counter and 64-bit key.
 
-    The tensors of ``counter`` are int64, hold 32-bit values and broadcast against one another.
+    The tensors of ``counter`` and ``key`` are int64, hold 32-bit values and broadcast against one another.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -32,15 +33,16 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1 & _MASK, c2, c3 & _MASK
 
 
-def standard_normal(start: int, count: int, *, key: int, stream: int, device: torch.device | str) -> Tensor:
-    """Coordinates ``start .. start+count-1`` of the Gaussian vector named (key, stream), float32, shape (count,).
+def standard_normals(start: int, count: int, *, keys: Sequence[int], stream: int, device: torch.device | str) -> Tensor:
+    """Coordinates ``start .. start+count-1`` of the Gaussian vectors named (key, stream), float32, (keys, count).
 
-    Coordinate i is a function of (key, stream, i) alone: Box-Muller on the Philox words at counter i // 4.
-    ``key`` and ``stream`` are 64-bit integers. The words are the same bits on every device; the logarithm and the
-    cosine may differ in the last place between a CPU and a GPU.
+    Coordinate i is a function of (key, stream, i) alone: Box-Muller on the Philox words at counter i // 4. Each key
+    and ``stream`` are 64-bit integers. The words are the same bits on every device; the logarithm and the cosine may
+    differ in the last place between a CPU and a GPU.
     """
     first, last = start // 4, (start + count + 3) // 4
     index = torch.arange(first, last, dtype=torch.int64, device=device)
+    halves = torch.tensor([(key & _MASK, key >> 32) for key in keys], device=device)[:, :, None]
     words = philox(
         (
             index & _MASK,
@@ -48,15 +50,15 @@ def standard_normal(start: int, count: int, *, key: int, stream: int, device: to
             torch.tensor(stream & _MASK, device=device),
             torch.tensor(stream >> 32, device=device),
         ),
-        (key & _MASK, key >> 32),
+        (halves[:, 0], halves[:, 1]),
     )
-    normals = torch.empty(len(index), 4, dtype=torch.float32, device=device)
+    normals = torch.empty(len(keys), len(index), 4, dtype=torch.float32, device=device)
     for pair in (0, 1):
         # 24 bits each: what float32 holds exactly. The half keeps the logarithm's argument above zero.
         u = ((words[2 * pair] >> 8).float() + 0.5) * 2.0**-24
         angle = (words[2 * pair + 1] >> 8).float() * (2 * math.pi * 2.0**-24)
         radius = u.log_().mul_(-2).sqrt_()
-        torch.mul(radius, torch.cos(angle), out=normals[:, 2 * pair])
-        torch.mul(radius, torch.sin(angle), out=normals[:, 2 * pair + 1])
+        torch.mul(radius, torch.cos(angle), out=normals[..., 2 * pair])
+        torch.mul(radius, torch.sin(angle), out=normals[..., 2 * pair + 1])
     skip = start - 4 * first
-    return normals.view(-1)[skip : skip + count]
+    return normals.view(len(keys), -1)[:, skip : skip + count]

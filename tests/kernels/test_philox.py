@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpzo.kernels.philox import philox, standard_normal
+from dpzo.kernels.philox import philox, standard_normals
 from tests.chance import ALPHA, correlation_p, ks_p, median_of_means
 
 # Published with the generator: Random123, examples/kat_vectors, philox4x32 with 10 rounds.
@@ -21,18 +21,28 @@ def words(text):
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
 def test_known_answers(counter, key, expected):
-    got = philox(tuple(torch.tensor([w]) for w in words(counter)), words(key))
+    got = philox(*(tuple(torch.tensor([w]) for w in words(text)) for text in (counter, key)))
     assert tuple(int(w) for w in got) == words(expected)
 
 
 def test_known_answers_at_once():
-    counters = tuple(torch.tensor(column) for column in zip(*(words(c) for c, _, _ in KNOWN), strict=True))
-    for row, (_, key, expected) in enumerate(KNOWN):
-        assert tuple(int(w[row]) for w in philox(counters, words(key))) == words(expected)
+    counters, keys = (
+        tuple(torch.tensor(column) for column in zip(*(words(known[part]) for known in KNOWN), strict=True))
+        for part in (0, 1)
+    )
+    got = philox(tuple(c[:, None] for c in counters), keys)  # every counter under every key
+    for row, (_, _, expected) in enumerate(KNOWN):
+        assert tuple(int(w[row, row]) for w in got) == words(expected)
 
 
 def normal(start, count, key=7, stream=3):
-    return standard_normal(start, count, key=key, stream=stream, device="cpu")
+    return standard_normals(start, count, keys=[key], stream=stream, device="cpu")[0]
+
+
+@given(st.integers(0, 100), st.integers(1, 300), st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=4))
+def test_many_keys_at_once_are_the_same_bits(start, count, keys):
+    together = standard_normals(start, count, keys=keys, stream=3, device="cpu")
+    assert torch.equal(together, torch.stack([normal(start, count, key) for key in keys]))
 
 
 WHOLE = normal(0, 5000)
