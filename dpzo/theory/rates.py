@@ -1,0 +1,195 @@
+"""Every theorem's parameters and bound as functions of the problem's constants.
+
+k stands for log(e + epsilon / delta), or, by ``Problem(exact=True)``, for the smaller constant of exact composition
+(``dpzo.theory.noise``), with which the same proofs hold. Bounds are on E ||grad F(x_tau)||^2, tau uniform on the steps,
+except those under PL, which are on E F(x_T) - F*.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dpzo.errors import Refusal, positive
+from dpzo.theory import noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """The constants of the assumptions, and the budget.
+
+    Attributes:
+        n: records; replace-one neighbours.
+        d: dimension.
+        r: effective rank, Tr H <= r ||H||, from 1 to d; d says no more than smoothness.
+        L: every record's loss is L-Lipschitz.
+        l: F is l-smooth (for theorem 3 every record's loss).
+        gap: F(x_0) - F*.
+        epsilon, delta: the budget of the whole run.
+        B: |F| <= B along the run (theorem 3 alone; it enters by a logarithm).
+        mu: the PL constant, for the corollaries under PL.
+        exact: noise by exact composition, or by the paper's Lemma 2.2.
+
+    Raises:
+        Refusal: constants out of range, or that contradict one another (r > d, mu > l).
+    """
+
+    n: int
+    d: int
+    r: float
+    L: float
+    l: float
+    gap: float
+    epsilon: float
+    delta: float
+    B: float = 1.0
+    mu: float | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n", "d", "L", "l", "gap", "epsilon", "B"):
+            positive(name, getattr(self, name))
+        if not 1 <= self.r <= self.d:
+            raise Refusal(f"an effective rank from 1 to d = {self.d}", self.r, "r is Tr H over the norm of H.")
+        if self.mu is not None and not 0 < self.mu <= self.l:
+            raise Refusal(f"a PL constant above 0 and at most l = {self.l:g}", self.mu, "PL implies mu <= l.")
+        noise.lemma_constant(self.epsilon, self.delta)
+
+    @property
+    def k(self) -> float:
+        """The constant of the noise."""
+        of = noise.exact_constant if self.exact else noise.lemma_constant
+        return of(self.epsilon, self.delta)
+
+    @property
+    def budget(self) -> float:
+        """n epsilon / sqrt(k): how many standard errors of noise the data are worth."""
+        return self.n * self.epsilon / math.sqrt(self.k)
+
+
+class Guarantee(NamedTuple):
+    """What to run and what is proved of it.
+
+    Attributes:
+        alpha: step size; ``steps``: T, a real number (round it up); ``zo_eps``: the largest lambda allowed.
+        clip: C, in units of the derivative, or of a vector's norm for DPGD-0th and DP-GD.
+        sigma: standard deviation of the noise on the mean, at this T.
+        bound: the right-hand side.
+        fails: conditions of the theorem that these constants do not meet; the bound is claimed when there are none.
+    """
+
+    alpha: float
+    steps: float
+    zo_eps: float
+    clip: float
+    sigma: float
+    bound: float
+    fails: tuple[str, ...]
+
+
+def _guarantee(p: Problem, alpha: float, steps: float, zo_eps: float, clip: float, bound: float) -> Guarantee:
+    fails = [] if steps >= 1 else [f"T = {steps:.3g} is below 1: the noise of a single step already exceeds the bound"]
+    return Guarantee(alpha, steps, zo_eps, clip, noise.sigma(clip, steps, p.n, p.epsilon, p.k), bound, tuple(fails))
+
+
+def theorem_1(p: Problem) -> Guarantee:
+    """DPGD-0th under smoothness alone: O(d^(3/2)).
+
+    Source: Zhang et al. 2024, Theorem 1.
+    """
+    rate = math.sqrt(p.d) / p.budget
+    return _guarantee(
+        p,
+        alpha=1 / (4 * p.l * p.d),
+        steps=1 / rate,
+        zo_eps=4 * p.L / (p.l * p.d) * math.sqrt(rate),
+        clip=p.L * p.d,
+        bound=16 * (p.gap * p.l + 2 * p.L**2) * p.d * rate,
+    )
+
+
+def theorem_2(p: Problem) -> Guarantee:
+    """DPGD-0th under low effective rank: O(d sqrt(r)), still linear in d.
+
+    Source: Zhang et al. 2024, Theorem 2.
+    """
+    rate = math.sqrt(p.r) / p.budget
+    return _guarantee(
+        p,
+        alpha=1 / (4 * p.l * (p.r + 2)),
+        steps=(p.r + 2) / (p.d * rate),
+        zo_eps=4 * p.L / (p.l * p.d) * math.sqrt(rate),
+        clip=p.L * p.d,
+        bound=16 * (p.gap * p.l + 2 * p.L**2) * p.d * rate,
+    )
+
+
+def theorem_3(p: Problem) -> Guarantee:
+    """DPZero under low effective rank: O(log(d) sqrt(r)).
+
+    Source: Zhang et al. 2024, Theorem 3; the argument of the clip's logarithm is rederived from its proof.
+    """
+    rate = math.sqrt(p.r) / p.budget
+    tilde = p.L * math.sqrt(_log_of_clip(p))
+    return _guarantee(
+        p,
+        alpha=1 / (4 * p.l * (p.r + 2)),
+        steps=(p.r + 2) / (4 * rate),
+        zo_eps=min(4 * (2 - math.sqrt(2)) * tilde, p.L / math.sqrt(p.d) * math.sqrt(rate)) / (p.l * p.d),
+        clip=4 * tilde,
+        bound=(64 * (p.gap * p.l + tilde**2) + 2 * p.L**2) * rate,
+    )
+
+
+def _log_of_clip(p: Problem) -> float:
+    inside = (p.r + 2) * p.n * p.budget**2 * (p.d + 8 * (p.r + 2) * p.B * p.l / p.L**2) / p.r
+    return max(1.0, math.log(2 * math.sqrt(2 * math.pi) * inside))
+
+
+def dp_gd(p: Problem) -> Guarantee:
+    """DP gradient descent, the first-order reference: O(sqrt(r)).
+
+    From the descent lemma with alpha = 1/l: avg E ||grad F||^2 <= 2 l gap / T + r sigma^2, where sigma^2 grows as T.
+
+    Source: the orders are those of Zhang et al. 2024, Table 1; the constants and the proof are ours (see the book).
+    """
+    rate = math.sqrt(p.r) / p.budget
+    return _guarantee(p, 1 / p.l, 1 / rate, 0.0, p.L, (2 * p.gap * p.l + 32 * p.L**2) * rate)
+
+
+def pl_dpzero(p: Problem) -> Guarantee:
+    """DPZero under PL and low effective rank, last iterate: error O(kappa L^2 r log / (mu n^2 epsilon^2)).
+
+    One step of theorem 3's proof contracts the gap: E gap' <= (1 - alpha mu / 2) gap + alpha^2 l r sigma^2 / 2 + (alpha
+    l^2 lambda^2 d^3) / 4 + alpha (L^2 d + 8 B l (r + 2)) P(some value is clipped). With T = (2 / (alpha mu)) log(..)
+    the noise's floor is alpha l r sigma^2 / mu, at most sigma^2 / (4 mu); the clip's, with C = 4 Ltilde, is at most
+    2 L^2 T / (mu budget^2).
+
+    Source: the orders are those of Zhang et al. 2024, Corollary F.4; the constants are ours.
+
+    Raises:
+        Refusal: no PL constant.
+    """
+    if p.mu is None:
+        raise Refusal("a PL constant mu", None, "Give Problem(mu=...), or use theorem_3.")
+    alpha = 1 / (4 * p.l * (p.r + 2))
+    clip = 4 * p.L * math.sqrt(_log_of_clip(p))
+    per_step = noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2
+    # T balances the contraction against a floor that grows with T; the floor of 2 / (alpha mu) steps sets the scale.
+    scale = 2 / (alpha * p.mu)
+    target = scale * per_step / (4 * p.mu)
+    steps = scale * max(1.0, math.log(p.gap / target)) if p.gap > target else scale
+    zo_eps = math.sqrt(target * p.mu) / (p.l * p.d**1.5)
+    floors = (
+        steps * per_step / (4 * p.mu),  # noise
+        (p.l * zo_eps) ** 2 * p.d**3 / (2 * p.mu),  # smoothing
+        2 * p.L**2 * steps / (p.mu * p.budget**2),  # clipping
+    )
+    return _guarantee(p, alpha, steps, zo_eps, clip, math.exp(-steps / scale) * p.gap + sum(floors))
+
+
+THEOREMS = {
+    "DPGD-0th, theorem 1": theorem_1,
+    "DPGD-0th, theorem 2": theorem_2,
+    "DPZero, theorem 3": theorem_3,
+    "DP-GD": dp_gd,
+}
