@@ -9,7 +9,7 @@ e_t = x_t - mean_i xi_i moves by e' = e - alpha sum_k ((1/K) u_k' A e + z_k) u_k
 
 p and q are 3 and 1 for Gaussian u, 3d/(d+2) and d/(d+2) on the sphere of radius sqrt(d), 1 and 1 for Rademacher signs.
 (For laws that are not rotation invariant A must be diagonal.) DPGD-0th obeys it with K = 1, sigma the noise on each
-coordinate. DP-GD, whose estimate is the gradient, has m_j' = (1 - alpha a_j)^2 m_j + alpha^2 sigma^2.
+coordinate. DP-GD, whose estimate is the gradient, has m_j' = (1 - alpha a_j)^2 m_j + alpha^2 sigma^2: b = 1, q = 0.
 
 These are equalities, and linear in (m, sigma^2): the loss is a transient, which does not know sigma, plus sigma^2
 times a response, which does not know the start.
@@ -19,7 +19,7 @@ Source: ours; derived with sympy in tests/theory, and compared with simulation t
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.optimize import brentq
@@ -32,7 +32,7 @@ Direction = Literal["gaussian", "sphere", "rademacher", "gradient"]
 
 
 def fourth_moments(direction: Direction, d: int) -> tuple[float, float]:
-    """(E u_j^4, E u_i^2 u_j^2) of a direction's law.
+    """(E u_j^4, E u_i^2 u_j^2) of a direction's law; "gradient" has no direction, so no moments.
 
     Source: Zhang et al. 2024, Lemma C.1, for the sphere.
     """
@@ -48,11 +48,20 @@ class Law:
     Attributes:
         direction: the law of u, or "gradient" for DP-GD.
         directions: K, directions a step (1 for all methods but DP-AggZO).
+
+    Raises:
+        Refusal: an unknown law, no direction at all, or several directions for the gradient.
     """
 
     spectrum: Spectrum
     direction: Direction = "gaussian"
     directions: int = 1
+
+    def __post_init__(self) -> None:
+        if self.direction not in get_args(Direction):
+            raise Refusal(f"a direction among {', '.join(get_args(Direction))}", repr(self.direction), "Choose one.")
+        if self.directions < 1 or (self.direction == "gradient" and self.directions != 1):
+            raise Refusal("one direction a step, or more of a random one", self.directions, "Give directions=1.")
 
     @property
     def _b_and_coupling(self) -> tuple[float, float]:
@@ -70,8 +79,9 @@ class Law:
     def crowding(self, alpha: float) -> float:
         """h(alpha) = (q/K) sum_j alpha a_j / (2 - alpha b a_j): the method is stable exactly while h < 1.
 
-        The transition matrix is a positive diagonal D plus alpha^2 (q/K) 1 (a^2)', so its spectral radius is below 1
-        if and only if D's is and alpha^2 (q/K) sum_j a_j^2 / (1 - D_jj) = h(alpha) < 1.
+        On the eigenvalues above 0 the transition matrix M is D + alpha^2 (q/K) 1 (a^2)', D diagonal, and M >= 0. So its
+        spectral radius is below 1 if and only if 1 - M is an M-matrix, that is (by its leading minors) if D_jj < 1, or
+        alpha b a_j < 2, for all j, and alpha^2 (q/K) sum_j a_j^2 / (1 - D_jj) = h(alpha) < 1.
         """
         b, q = self._b_and_coupling
         a = self.spectrum.values
@@ -81,10 +91,10 @@ class Law:
 
     @property
     def stable_below(self) -> float:
-        """The step size at which the second moments stop converging: the largest root of h = 1, exactly.
+        """The step size at which the second moments stop converging: the root of h = 1 (h grows from 0), exactly.
 
-        For u Gaussian and A = I it is 2 / (d + 2); for Rademacher signs 2 / Tr A; in general between 2 / (Tr A + b
-        a_max) and 2 / Tr A times K / q: the whole spectrum counts, not its largest value.
+        For u Gaussian and A = I it is 2 / (d + 2); for Rademacher signs 2 / Tr A; for DP-GD 2 / a_max; in general
+        between 2 / ((q/K) Tr A + b a_max) and 2 / ((q/K) Tr A): the whole spectrum counts, not its largest value.
 
         >>> from dpzo.theory.spectra import flat
         >>> round(Law(flat(98)).stable_below, 12)
@@ -108,11 +118,13 @@ class Law:
             )
 
     def stationary(self, alpha: float, sigma: float) -> Floats:
-        """m_j as t -> infinity, one for each distinct eigenvalue; infinite where a_j = 0.
+        """m_j as t -> infinity, one for each distinct eigenvalue; infinite where a_j = 0, where noise piles up.
 
-        m_j = alpha (q S / K + K sigma^2) / (a_j (2 - alpha b a_j)) with S = sum a_k^2 m_k = K sigma^2 h' / (1 - h).
+        m_j = alpha (q S / K + K sigma^2) / (a_j (2 - alpha b a_j)) with S = sum a_k^2 m_k, so that q S / K + K sigma^2
+        = K sigma^2 / (1 - h).
         """
         self.check(alpha)
+        positive("sigma", sigma)
         b, q = self._b_and_coupling
         a, noise = self.spectrum.values, self.noise_directions * sigma**2
         with np.errstate(divide="ignore"):
@@ -157,17 +169,25 @@ class Trajectory(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The step size and the number of steps with the least expected loss, and that loss."""
+    """The step size and the number of steps with the least expected value, and that value."""
 
     alpha: float
     steps: int
-    loss: float
+    value: float
 
 
-def best(law: Law, start: Floats, noise_per_root_step: float, most_steps: int, grid: int = 40) -> Best:
+def best(
+    law: Law,
+    start: Floats,
+    noise_per_root_step: float,
+    most_steps: int,
+    *,
+    of: Literal["losses", "squared_gradients"] = "losses",
+    grid: int = 40,
+) -> Best:
     """The best (alpha, T) of a budget whose noise is sigma(T) = ``noise_per_root_step`` * sqrt(T), T <= most_steps.
 
-    That is how the noise of any composition of Gaussians grows. Each step size is swept once, because the loss of all
+    That is how the noise of any composition of Gaussians grows. Each step size is swept once, because the value of all
     lengths follows from one trajectory: F_T = transient_T + sigma(T)^2 response_T.
     """
     limit = law.stable_below
@@ -176,7 +196,8 @@ def best(law: Law, start: Floats, noise_per_root_step: float, most_steps: int, g
     for alpha in alphas:
         path = law.trajectory(float(alpha), most_steps, start)
         t = np.arange(most_steps + 1)
-        total = path.losses[:, 0] + noise_per_root_step**2 * t * path.losses[:, 1]
-        if (least := int(total.argmin())) and total[least] < found.loss:
+        transient, response = getattr(path, of).T
+        total = transient + noise_per_root_step**2 * t * response
+        if (least := int(total.argmin())) and total[least] < found.value:
             found = Best(float(alpha), least, float(total[least]))
     return found

@@ -1,8 +1,8 @@
 """Every theorem's parameters and bound as functions of the problem's constants.
 
-k stands for log(e + epsilon / delta), or, by ``Problem(exact=True)``, for the smaller constant of exact composition
-(``dpzo.theory.noise``), with which the same proofs hold. Bounds are on E ||grad F(x_tau)||^2, tau uniform on the steps,
-except those under PL, which are on E F(x_T) - F*.
+k stands for log(e + epsilon / delta), or, by ``Problem(exact=True)``, for the constant of exact composition (smaller,
+but for a very large epsilon; see ``dpzo.theory.noise``), with which the same proofs hold. Bounds are on
+E ||grad F(x_tau)||^2, tau uniform on the steps, except those under PL, which are on E F(x_T) - F*.
 """
 
 import math
@@ -70,7 +70,9 @@ class Guarantee(NamedTuple):
     """What to run and what is proved of it.
 
     Attributes:
-        alpha: step size; ``steps``: T, a real number (round it up); ``zo_eps``: the largest lambda allowed.
+        alpha: step size; ``zo_eps``: the largest lambda allowed.
+        steps: T, a real number. For a run of ceil(T) steps take the noise of ceil(T) steps (``dpzo.theory.noise``),
+            which is more than ``sigma``; the bound then grows by at most the factor 1 + 1/T.
         clip: C, in units of the derivative, or of a vector's norm for DPGD-0th and DP-GD.
         sigma: standard deviation of the noise on the mean, at this T.
         bound: the right-hand side.
@@ -178,7 +180,8 @@ def pl_dpzero(p: Problem) -> Guarantee:
     scale = 2 / (alpha * p.mu)
     target = scale * per_step / (4 * p.mu)
     steps = scale * max(1.0, math.log(p.gap / target)) if p.gap > target else scale
-    zo_eps = math.sqrt(target * p.mu) / (p.l * p.d**1.5)
+    # The first branch keeps the smoothing from causing clips, as in theorem 3.
+    zo_eps = min((2 - math.sqrt(2)) * clip, math.sqrt(target * p.mu / p.d)) / (p.l * p.d)
     floors = (
         steps * per_step / (4 * p.mu),  # noise
         (p.l * zo_eps) ** 2 * p.d**3 / (2 * p.mu),  # smoothing

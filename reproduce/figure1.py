@@ -1,0 +1,106 @@
+"""Figure 1: the gradient norm against the dimension, for effective ranks d, sqrt(d) and log(d), on quadratics.
+
+n = 10,000 records, (epsilon, delta) = (2, 1e-6), the best of the paper's grids; no language model, no network.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+# Run as a file, so that the folder above is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import typer
+
+from dpzo import Refusal
+from reproduce.quadratics import SIZES, chosen, gather, interval
+from synthetic import style
+from synthetic.problems import RANKS
+from synthetic.sweep import METHODS
+
+
+def main(
+    size: Annotated[str, typer.Option(help=", ".join(SIZES))] = "laptop",
+    noise: Annotated[str, typer.Option(help="lemma (the paper's, Lemma 2.2) or exact (2.5 times less).")] = "lemma",
+    dimensions: Annotated[str | None, typer.Option(help="Other dimensions, such as 20,200.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Other seeds, such as 0,1,2.")] = None,
+    out: Annotated[Path, typer.Option(help="Where results, table and picture go.")] = Path("results"),
+    resume: Annotated[bool, typer.Option(help="Go on from the finished runs in --out, or set them aside.")] = True,
+) -> None:
+    """Run what is not in the results yet, then draw the figure; stop it at any time, the same command goes on."""
+    show("figure1", "gradient", "norm of the gradient", size, noise, dimensions, seeds, out, resume)
+
+
+def show(
+    name: str,
+    measure: str,
+    title: str,
+    size: str,
+    noise: str,
+    dimensions: str | None,
+    seeds: str | None,
+    out: Path,
+    resume: bool,
+) -> None:
+    """Gather the experiment and write one of its two figures, with its table."""
+    try:
+        if noise not in ("lemma", "exact"):
+            raise Refusal("a noise among lemma, exact", repr(noise), "lemma is the paper's.")
+        rows = gather(chosen(size, dimensions, seeds), noise, out, resume)
+    except Refusal as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print(f"\nStopped. Finished runs are in {out}; the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    (out / f"{name}.md").write_text(table(rows, measure))
+    draw(rows, measure, title, str(out / f"{name}.png"))
+    print(table(rows, measure))
+    print(f"Written: {out}/{name}.md, {name}.png; every run with its provenance in quadratics.jsonl.", file=sys.stderr)
+
+
+def table(rows: list[dict[str, Any]], measure: str) -> str:
+    """Markdown: mean and half of the 95 % interval over seeds, training then test, and the cell that won."""
+    lines = [
+        "| rank | d | method | train | test | step size | C | T |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in sorted(rows, key=lambda r: (list(RANKS).index(r["rank"]), r["d"], METHODS.index(r["method"]))):
+        train, test = row["outcome"][f"train_{measure}"], row["outcome"][f"test_{measure}"]
+        (mean, half), (test_mean, test_half) = interval(train["values"]), interval(test["values"])
+        lines.append(
+            f"| {row['rank']} | {row['d']} | {row['method']} | {mean:.4g} ± {half:.2g} | {test_mean:.4g} ± "
+            f"{test_half:.2g} | {train['alpha']:g} | {train['clip']:g} | {train['steps']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], measure: str, title: str, path: str) -> None:
+    """Six panels: training above test, one column a rank."""
+    figure, grid = style.axes(2, len(RANKS), sharex=True, sharey="col")
+    for column, rank in enumerate(RANKS):
+        for line, split in enumerate(("train", "test")):
+            on = grid[line, column]
+            for method in METHODS:
+                mine = sorted((r for r in rows if r["rank"] == rank and r["method"] == method), key=lambda r: r["d"])
+                told = [interval(r["outcome"][f"{split}_{measure}"]["values"]) for r in mine]
+                d, mean, half = [r["d"] for r in mine], [m for m, _ in told], [h for _, h in told]
+                colour = style.COLOURS[method]
+                on.errorbar(
+                    d, mean, half, color=colour, marker=style.MARKS[method], linestyle=style.LINES[method], capsize=2,
+                    markersize=4, linewidth=1.2,
+                )  # fmt: skip
+                style.label(on, d[-1], mean[-1], method, colour)
+            on.set(xscale="log", yscale="log")
+            on.margins(x=0.12)
+            on.set_xlim(right=on.get_xlim()[1] * 3)
+            on.set_title(f"{split}, effective rank {rank}", fontsize=9)
+            if line:
+                on.set_xlabel("dimension d", fontsize=9)
+            if not column:
+                on.set_ylabel(title, fontsize=9)
+    style.save(figure, path)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Problems whose answers are known, and the experiments on them."""

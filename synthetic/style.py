@@ -1,0 +1,37 @@
+"""One style for every plot: readable in print and in grey, direct labels, theory as lines and measurement as marks."""
+
+from typing import Any
+
+COLOURS = {"DPZero": "#174a70", "DPGD-0th": "#c46a1b", "DP-GD": "#5d7f3f"}
+MARKS = {"DPZero": "o", "DPGD-0th": "s", "DP-GD": "^"}
+LINES = {"DPZero": "-", "DPGD-0th": "--", "DP-GD": ":"}
+
+
+def axes(rows: int = 1, columns: int = 1, *, width: float = 3.4, height: float = 3.0, **shared: Any) -> tuple[Any, Any]:
+    """A figure and its (rows, columns) array of axes, without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    size = (width * columns, height * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **shared)
+    for one in grid.flat:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(color="#e4e4e4", linewidth=0.6)
+        one.set_axisbelow(True)
+        one.tick_params(labelsize=8)
+    return figure, grid
+
+
+def label(on: Any, x: float, y: float, text: str, colour: str) -> None:
+    """Write ``text`` to the right of a line's last point."""
+    on.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, fontsize=8, va="center")
+
+
+def save(figure: Any, path: str) -> None:
+    """Write the picture and let go of it."""
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=160)
+    plt.close(figure)

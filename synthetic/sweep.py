@@ -1,0 +1,170 @@
+"""Many runs of one method at once: all step sizes, thresholds and lengths on common data, directions and noise.
+
+What makes it quick, without changing what is computed:
+- directions know nothing of the data, so a block of them is drawn ahead and u' A x_i is one matrix product;
+- along u the derivative of record i at x is u' A x - u' A x_i, so the clipped mean over the records is a piecewise
+  linear function of u' A x: one sort of the u' A x_i serves every run;
+- a run of T steps and one of 2T share nothing but the draws, because the noise depends on T.
+
+The draws are those of ``dpzo.run`` with ``Streams.not_private(seed, seed)`` and sphere directions: NOT PRIVATE, as a
+simulation should be. A test runs the two side by side.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dpzo.directions import SphereDirection, ahead
+from dpzo.errors import Refusal
+from dpzo.noise import rounded_gaussian
+from dpzo.randomness import Streams
+from dpzo.theory.noise import sigma
+from synthetic.problems import Array, Problem, Split
+
+Floats = npt.NDArray[np.float64]
+METHODS = ("DPZero", "DPGD-0th", "DP-GD")
+_BLOCK = 64  # directions at once
+_FAR = 1e8  # a run this far away has diverged; it is left where it is
+_NOISE_GRID = 2.0**30
+
+
+@dataclass(frozen=True)
+class Cells:
+    """R runs: step sizes, clip thresholds, lengths and the noise on the mean, each (R,)."""
+
+    alpha: Floats
+    clip: Floats
+    steps: npt.NDArray[np.int64]
+    sigma: Floats
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+
+def grid(
+    alphas: tuple[float, ...], clips: tuple[float, ...], lengths: tuple[int, ...], n: int, epsilon: float, k: float
+) -> Cells:
+    """Every combination, with the noise sigma = 4 C sqrt(2 T k) / (n epsilon) of each (see ``dpzo.theory.noise``).
+
+    Longest runs first, so that the runs still under way are always the first rows.
+    """
+    T, alpha, C = (part.ravel() for part in np.meshgrid(sorted(lengths)[::-1], alphas, clips, indexing="ij"))
+    noise = np.array([sigma(c, t, n, epsilon, k) for c, t in zip(C, T, strict=True)])
+    return Cells(alpha, C, T, noise)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """For each run at its last iterate: gradient norm and mean loss, on training and test data, (R,) each."""
+
+    train_gradient: Floats
+    test_gradient: Floats
+    train_loss: Floats
+    test_loss: Floats
+
+
+def run(
+    problem: Problem, method: str, cells: Cells, seed: int, advance: Callable[[int], object] = lambda steps: None
+) -> Outcome:
+    """Run every cell from x_0 = 0; ``advance`` is told how many steps were made.
+
+    Raises:
+        Refusal: an unknown method, or runs that would not fit in memory.
+    """
+    if method not in METHODS:
+        raise Refusal(f"a method among {', '.join(METHODS)}", repr(method), "Choose one.")
+    _check_memory(problem, len(cells))
+    x = np.zeros((len(cells), problem.d), dtype=np.float32)
+    (_gradient if method == "DP-GD" else _zeroth_order)(problem, method, cells, seed, x, advance)
+
+    def measured(of: Callable[[Array, Split], Floats], split: Split) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = of(x, split)
+        return np.where(np.isfinite(value), value, np.inf)
+
+    return Outcome(
+        measured(problem.gradient_norm, problem.train),
+        measured(problem.gradient_norm, problem.test),
+        measured(problem.loss, problem.train),
+        measured(problem.loss, problem.test),
+    )
+
+
+def _zeroth_order(
+    problem: Problem, method: str, cells: Cells, seed: int, x: Array, advance: Callable[[int], object]
+) -> None:
+    a, n, d = problem.a, problem.n, problem.d
+    streams = Streams.not_private(seed, seed)
+    vector = method == "DPGD-0th"
+    # |u| = sqrt(d), so clipping the vector v u at C clips v at C / sqrt(d).
+    clip = cells.clip / np.sqrt(d) if vector else cells.clip
+    for first in range(0, int(cells.steps.max()), _BLOCK):
+        block = range(first, min(first + _BLOCK, int(cells.steps.max())))
+        U = _directions(problem, [streams.direction_seed(t) for t in block])
+        S = np.sort((U * a) @ problem.records.T, axis=1).astype(np.float64)
+        below = np.concatenate([np.zeros((len(S), 1)), np.cumsum(S, axis=1)], axis=1)
+        for row, t in enumerate(block):
+            active = int(np.searchsorted(-cells.steps, -t))  # those with steps > t
+            c, α, u = clip[:active], cells.alpha[:active], U[row]
+            at = (x[:active] @ (a * u)).astype(np.float64)
+            low, high = np.searchsorted(S[row], at - c), np.searchsorted(S[row], at + c)
+            inside = at * (high - low) - (below[row, high] - below[row, low])
+            mean = (c * low + inside - c * (n - high)) / n
+            noise = streams.noise.at(t)
+            if vector:
+                _add(x[:active], -α * mean, u)
+                _add(x[:active], -α * cells.sigma[:active], noise.normal(d))
+            else:
+                z = float(rounded_gaussian(_NOISE_GRID, 1, noise)[0]) / _NOISE_GRID
+                _add(x[:active], -α * (mean + cells.sigma[:active] * z), u)
+            advance(1)
+
+
+def _gradient(
+    problem: Problem, method: str, cells: Cells, seed: int, x: Array, advance: Callable[[int], object]
+) -> None:
+    a, n, X = problem.a, problem.n, problem.records
+    own = np.square(a * X).sum(1)
+    noise = Streams.not_private(seed, seed).noise
+    for t in range(int(cells.steps.max())):
+        active = int(np.searchsorted(-cells.steps, -t))
+        y = a * x[:active]
+        squares = np.square(y).sum(1)[:, None] - 2 * ((a * y) @ X.T) + own
+        weight = np.minimum(1, cells.clip[:active, None].astype(np.float32) / np.sqrt(np.maximum(squares, 1e-12)))
+        g = a * (weight.sum(1, keepdims=True) * x[:active] - weight @ X) / n
+        x[:active] -= cells.alpha[:active, None].astype(np.float32) * g
+        _add(x[:active], -cells.alpha[:active] * cells.sigma[:active], noise.at(t).normal(problem.d))
+        advance(1)
+
+
+def _add(x: Array, coefficients: Floats, u: npt.NDArray[np.floating]) -> None:
+    # A diverging run ends where it is: its coefficient would soon be no number.
+    moves = np.where(np.abs(coefficients) < _FAR, coefficients, 0.0).astype(np.float32)
+    x += moves[:, None] * u.astype(np.float32)
+
+
+def _directions(problem: Problem, seeds: list[int]) -> Array:
+    drawn = ahead(SphereDirection(), {"x": torch.empty(problem.d)}, seeds)
+    return np.stack([u.dense()["x"].numpy() for (u,) in drawn])
+
+
+def _check_memory(problem: Problem, runs: int) -> None:
+    needed = 4 * (problem.d * (2 * runs + 2 * problem.n) + problem.n * max(2 * _BLOCK, runs))
+    available = _available_memory()
+    if available is not None and needed > available:
+        raise Refusal(
+            f"runs that fit in the {available / 2**30:.1f} GiB of free memory",
+            f"a grid that needs {needed / 2**30:.1f} GiB",
+            "Take a smaller d or n, or fewer cells at once.",
+        )
+
+
+def _available_memory() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
