@@ -125,12 +125,10 @@ class Law:
         """
         self.check(alpha)
         positive("sigma", sigma)
-        b, q = self._b_and_coupling
+        b, _ = self._b_and_coupling
         a, noise = self.spectrum.values, self.noise_directions * sigma**2
-        with np.errstate(divide="ignore"):
-            alone = alpha / (a * (2 - alpha * b * a))
-        response = self.spectrum.sum(np.where(a > 0, a**2 * np.where(a > 0, alone, 0.0), 0.0))
-        return np.asarray(alone * noise / (1 - q * response), dtype=np.float64)
+        with np.errstate(divide="ignore", over="ignore"):
+            return np.asarray(alpha * noise / (1 - self.crowding(alpha)) / (a * (2 - alpha * b * a)), dtype=np.float64)
 
     def trajectory(self, alpha: float, steps: int, start: Floats) -> "Trajectory":
         """Follow the recursion for ``steps`` steps from m_0 = ``start``, one for each distinct eigenvalue.
@@ -188,16 +186,21 @@ def best(
     """The best (alpha, T) of a budget whose noise is sigma(T) = ``noise_per_root_step`` * sqrt(T), T <= most_steps.
 
     That is how the noise of any composition of Gaussians grows. Each step size is swept once, because the value of all
-    lengths follows from one trajectory: F_T = transient_T + sigma(T)^2 response_T.
+    lengths follows from one trajectory: F_T = transient_T + sigma(T)^2 response_T. The ``grid`` step sizes are spaced
+    evenly in the logarithm up to the stability threshold; then twice more, between the neighbours of the best. Not to
+    move, T = 0, is allowed, and told as alpha = 0.
     """
-    limit = law.stable_below
-    alphas = limit * np.geomspace(1e-4, 0.999, grid)
-    found = Best(math.nan, 0, math.inf)
-    for alpha in alphas:
-        path = law.trajectory(float(alpha), most_steps, start)
-        t = np.arange(most_steps + 1)
-        transient, response = getattr(path, of).T
-        total = transient + noise_per_root_step**2 * t * response
-        if (least := int(total.argmin())) and total[least] < found.value:
-            found = Best(float(alpha), least, float(total[least]))
+    t = np.arange(most_steps + 1)
+    alphas = law.stable_below * np.geomspace(1e-4, 0.999, grid)
+    found = Best(0.0, 0, math.inf)
+    for _ in range(3):
+        for alpha in alphas:
+            transient, response = getattr(law.trajectory(float(alpha), most_steps, start), of).T
+            total = transient + noise_per_root_step**2 * t * response
+            if total[least := int(total.argmin())] < found.value:
+                found = Best(float(alpha) if least else 0.0, least, float(total[least]))
+        if not found.steps:
+            break
+        near = int(np.abs(alphas - found.alpha).argmin())
+        alphas = np.geomspace(alphas[max(near - 1, 0)], alphas[min(near + 1, len(alphas) - 1)], 9)
     return found

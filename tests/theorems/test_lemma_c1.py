@@ -1,8 +1,8 @@
-"""Lemma C.1: the moments of u, by Monte Carlo with sound bounds (Hoeffding on the sphere, median of means else).
+"""Lemma C.1: the moments of the u that dpzo draws, with sound bounds (Hoeffding on the sphere, median of means else).
 
 Zhang et al. 2024, Appendix C: for a fixed vector a,
 E u = 0, E u u' = I, E (u'a) u = a, E (u'a)^2 u u' = (2 a a' + |a|^2 I) d / (d+2) on the sphere and without the factor
-for Gaussian u.
+for Gaussian u. Derived, for any a, in test_lemma_c1_derived.py.
 """
 
 import numpy as np
@@ -11,18 +11,20 @@ import torch
 from scipy import stats
 
 from dpzo import GaussianDirection, SphereDirection
+from dpzo.directions import ahead
 from tests.chance import ALPHA, hoeffding, ks_p, median_of_means
 
 D = 3
 DRAWS = 8_000
 A = np.array([0.6, 0.0, 0.8])  # |a| = 1
+H = np.array([[1.0, -0.5, 0.3], [-0.5, 0.2, 0.4], [0.3, 0.4, 0.6]])  # indefinite; its norm is below 1.3
 PAIRS = [(i, j) for i in range(D) for j in range(i, D)]
 
 
 @pytest.fixture(scope="module")
 def sphere():
     like = {"x": torch.zeros(2), "y": torch.zeros(1)}
-    draws = (SphereDirection().draw(like, seed).dense() for seed in range(DRAWS))
+    draws = (u.dense() for (u,) in ahead(SphereDirection(), like, range(DRAWS)))
     return np.array([[*u["x"].tolist(), *u["y"].tolist()] for u in draws])
 
 
@@ -92,6 +94,26 @@ def test_moments_of_the_gaussian(gaussian):
     assert not check(product, expected(D / (D + 2))[2, 2], 105, 1)
     assert not check(0.81 * np.square(gaussian[:, 2]), 1, 2, 1)
     assert not check((gaussian[:, 0] + 0.2 * gaussian[:, 1]) * gaussian[:, 1], 0, 2, 1)
+
+
+@pytest.mark.statistical
+def test_the_curvature_seen_by_a_step(sphere, gaussian):
+    """E (u'a)^2 u'Hu = q (2 a'Ha + |a|^2 Tr H). Kills: the other law's q; 2 a'Ha left out, as if u'a and u'Hu were
+    independent.
+    """
+    expected, alone = 2 * A @ H @ A + np.trace(H), np.trace(H)
+
+    def products(u):
+        return np.square(u @ A) * np.einsum("ni,ij,nj->n", u, H, u)
+
+    # On the sphere |(u'a)^2 u'Hu| <= d^2 |H|. For Gaussian u its second moment is at most |H|^2 E z^4 (z^2 + w)^2, w
+    # chi-square with 2 degrees of freedom: |H|^2 (105 + 2 * 15 * 2 + 3 * 8).
+    got, tolerance = products(sphere).mean(), hoeffding(DRAWS, 2 * 1.3 * D**2)
+    assert abs(got - expected * D / (D + 2)) < tolerance
+    assert abs(got - alone * D / (D + 2)) > tolerance
+    got, tolerance = median_of_means(products(gaussian), 1.3 * np.sqrt(189))
+    assert abs(got - expected) < tolerance
+    assert min(abs(got - expected * D / (D + 2)), abs(got - alone)) > tolerance
 
 
 @pytest.mark.statistical

@@ -1,0 +1,233 @@
+"""Every theorem's parameters and bound: the orders in d, r and n, what the proofs require, and what is refused."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sympy as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpzo import Refusal
+from dpzo.theory import noise
+from dpzo.theory.rates import THEOREMS, Problem, dp_gd, pl_dpzero, theorem_1, theorem_2, theorem_3
+
+BASE = Problem(n=10**9, d=10**4, r=50.0, L=2.0, l=3.0, gap=0.7, epsilon=2.0, delta=1e-6, B=5.0, mu=0.1)
+
+
+def slope(theorem, name, low, high, of=lambda g: g.bound, **fixed):
+    """The exponent of the bound in one constant."""
+    ends = [of(theorem(replace(BASE, **{name: value}, **fixed))) for value in (low, high)]
+    return math.log(ends[1] / ends[0]) / math.log(high / low)
+
+
+def test_orders_in_the_dimension():
+    """Table 1. Theorem 3's dimension is a logarithm inside C; DP-GD has none."""
+    wide = (100, 10**8)
+    assert slope(theorem_1, "d", *wide) == pytest.approx(1.5)
+    assert slope(theorem_2, "d", *wide) == pytest.approx(1.0)
+    assert slope(dp_gd, "d", *wide) == 0
+    small, large = (theorem_3(replace(BASE, d=d)) for d in wide)
+    assert slope(theorem_3, "d", *wide) < 0.02
+    # C^2 = 16 L^2 log(.. (d + ..)): at most 16 L^2 log(10^6) more.
+    assert 0 < large.clip**2 - small.clip**2 <= 16 * BASE.L**2 * math.log(10**6)
+    assert (large.bound - small.bound) / (large.clip**2 - small.clip**2) == pytest.approx(
+        4 * math.sqrt(BASE.r) / BASE.budget
+    )
+
+
+def test_orders_in_the_rank():
+    for theorem in (theorem_2, dp_gd):
+        assert slope(theorem, "r", 4, 400) == pytest.approx(0.5)
+    assert slope(theorem_1, "r", 4, 400) == 0
+    assert slope(theorem_3, "r", 4, 400) == pytest.approx(0.5, abs=0.02)
+
+
+def test_orders_in_records_and_length():
+    for theorem in (theorem_1, theorem_2, dp_gd):
+        assert slope(theorem, "n", 10**9, 10**12) == pytest.approx(-1)
+        assert slope(theorem, "epsilon", 0.1, 1.0) == pytest.approx(
+            -1, abs=0.08
+        )  # and a little by log(e + eps / delta)
+    assert slope(theorem_3, "n", 10**9, 10**12) == pytest.approx(-1, abs=0.05)
+    steps = [slope(t, "n", 10**9, 10**12, of=lambda g: g.steps) for t in THEOREMS.values()]
+    assert steps == pytest.approx([1, 1, 1, 1])
+    assert slope(theorem_1, "d", 100, 10**6, of=lambda g: g.steps) == pytest.approx(-0.5)
+    assert slope(theorem_2, "d", 100, 10**6, of=lambda g: g.steps) == pytest.approx(-1)
+    assert slope(theorem_3, "d", 100, 10**6, of=lambda g: g.steps) == 0  # no more steps in high dimension
+
+
+def test_theorem_2_at_full_rank_is_theorem_1():
+    """The same clip, noise and bound; alpha and T apart by (d + 2) / d."""
+    p = replace(BASE, r=float(BASE.d))
+    one, two = theorem_1(p), theorem_2(p)
+    assert (two.bound, two.clip, two.zo_eps) == pytest.approx((one.bound, one.clip, one.zo_eps))
+    assert two.steps / one.steps == pytest.approx((p.d + 2) / p.d)
+    assert one.alpha / two.alpha == pytest.approx((p.d + 2) / p.d)
+
+
+PROBLEMS = st.builds(
+    Problem,
+    n=st.integers(100, 10**7),
+    d=st.integers(2, 10**6),
+    r=st.floats(1, 2),
+    L=st.floats(0.1, 10),
+    l=st.floats(0.1, 10),
+    gap=st.floats(0.1, 10),
+    epsilon=st.floats(0.1, 10),
+    delta=st.sampled_from([1e-5, 1e-8]),
+    B=st.floats(0.1, 10),
+    exact=st.booleans(),
+)
+PROBLEMS |= PROBLEMS.map(lambda p: replace(p, r=max(1.0, math.sqrt(p.d))))
+CLOSE = 1 + 1e-9
+
+
+@given(PROBLEMS)
+def test_each_bound_is_what_its_recursion_sums_to(p):
+    """The recursion's terms at the theorem's own alpha, T, lambda, C and sigma are at most the printed bound.
+
+    Also not far below it: a bound whose constant is lost would be as false as one that is too small.
+    """
+    variance = lambda g: g.sigma**2  # noqa: E731
+    one, two, three, gd = (t(p) for t in (theorem_1, theorem_2, theorem_3, dp_gd))
+    smoothing = lambda g: (p.l * g.zo_eps) ** 2 * p.d**3  # noqa: E731
+    start = lambda g: 4 * p.gap / (g.alpha * g.steps)  # noqa: E731
+    assert one.bound == pytest.approx(start(one) + smoothing(one) + 2 * p.l * one.alpha * p.d * variance(one))
+    total = start(two) + smoothing(two) + 2 * p.l * two.alpha * p.r * variance(two)
+    assert total == pytest.approx(two.bound)
+    clipped = (
+        2 * math.sqrt(2 * math.pi) * p.n * three.steps * math.exp(-((three.clip / math.sqrt(2)) ** 2) / (8 * p.L**2))
+    )
+    rare = 4 * (p.L**2 * p.d + 8 * p.B * p.l * (p.r + 2)) * clipped
+    total = start(three) + smoothing(three) + 2 * p.l * three.alpha * p.r * variance(three) + rare
+    assert 0.9 * three.bound <= total <= three.bound * CLOSE
+    assert gd.bound == pytest.approx(2 * p.gap * p.l / gd.steps + p.r * variance(gd))
+
+
+@given(PROBLEMS)
+def test_theorem_3_never_clips_for_smoothings_sake(p):
+    """C >= C_0 + l lambda d / 2 with C = sqrt(2) C_0: the condition under which the tail bound speaks of clipping."""
+    p = replace(p, mu=p.l / 2)
+    for g in (theorem_3(p), pl_dpzero(p)):
+        assert g.clip * CLOSE >= g.clip / math.sqrt(2) + p.l * g.zo_eps * p.d / 2
+
+
+def test_the_pl_radius_is_capped_where_the_budget_is_small():
+    """Kills: lambda from the smoothing's floor alone, which would cause clips that the proof counts out."""
+    p = Problem(n=100, d=4, r=2.0, L=1.0, l=1.0, gap=1.0, epsilon=1.0, delta=1e-6, mu=0.01)
+    g = pl_dpzero(p)
+    assert p.l * g.zo_eps * p.d / 2 == pytest.approx(g.clip * (1 - 1 / math.sqrt(2)))
+
+
+@given(PROBLEMS)
+def test_sigma_is_that_of_t_steps_at_c(p):
+    for theorem in (*THEOREMS.values(), lambda p: pl_dpzero(replace(p, mu=p.l / 3))):
+        g = theorem(p)
+        assert g.sigma == pytest.approx(4 * g.clip * math.sqrt(2 * g.steps * p.k) / (p.n * p.epsilon))
+        assert (g.steps < 1) == bool(g.fails)
+
+
+@given(PROBLEMS)
+def test_rounding_t_up_costs_at_most_its_share(p):
+    """With ceil(T) steps and their noise, the recursion of theorem 3 is at most (1 + 1/T) times the bound."""
+    g = theorem_3(p)
+    T = math.ceil(g.steps)
+    s2 = noise.sigma(g.clip, T, p.n, p.epsilon, p.k) ** 2
+    clipped = 2 * math.sqrt(2 * math.pi) * p.n * T * math.exp(-((g.clip / math.sqrt(2)) ** 2) / (8 * p.L**2))
+    total = 4 * p.gap / (g.alpha * T) + (p.l * g.zo_eps) ** 2 * p.d**3 + 2 * p.l * g.alpha * p.r * s2
+    total += 4 * (p.L**2 * p.d + 8 * p.B * p.l * (p.r + 2)) * clipped
+    assert total <= g.bound * (1 + 1 / g.steps) * CLOSE
+
+
+def test_the_choices_of_t_are_what_the_proofs_balance():
+    """Symbolically: alpha, T and C of each theorem in the recursion give its bound, constants included."""
+    d, r, L, l, gap, b, tilde = sp.symbols("d r L l F b Lt", positive=True)  # b = n epsilon / sqrt(k)
+
+    def terms(alpha, T, C, trace, smooth):
+        return sp.simplify(4 * gap / (alpha * T) + smooth + 2 * l * alpha * trace * 32 * C**2 * T / b**2)
+
+    claims = [
+        (1 / (4 * l * d), b / sp.sqrt(d), L * d, d, 16 * L**2 * d**sp.Rational(3, 2) / b,
+         16 * (gap * l + 2 * L**2) * d * sp.sqrt(d) / b),
+        (1 / (4 * l * (r + 2)), b * (r + 2) / (d * sp.sqrt(r)), L * d, r, 16 * L**2 * d * sp.sqrt(r) / b,
+         16 * (gap * l + 2 * L**2) * d * sp.sqrt(r) / b),
+        (1 / (4 * l * (r + 2)), b * (r + 2) / (4 * sp.sqrt(r)), 4 * tilde, r, 2 * L**2 * sp.sqrt(r) / b,
+         (64 * (gap * l + tilde**2) + 2 * L**2) * sp.sqrt(r) / b),
+    ]  # fmt: skip
+    for alpha, T, C, trace, smooth, bound in claims:
+        assert sp.simplify(terms(alpha, T, C, trace, smooth) - bound) == 0
+
+
+def test_too_few_records_fail_and_say_so():
+    few = replace(BASE, n=20, r=1.0)
+    for theorem in (theorem_1, theorem_2):
+        assert "below 1" in theorem(few).fails[0]
+    assert theorem_1(BASE).fails == theorem_3(BASE).fails == dp_gd(BASE).fails == ()
+
+
+def test_exact_noise_makes_every_bound_smaller_at_usual_budgets():
+    for theorem in (*THEOREMS.values(), pl_dpzero):
+        assert theorem(replace(BASE, exact=True)).bound < 0.9 * theorem(BASE).bound
+        large = replace(BASE, epsilon=300.0)
+        assert theorem(replace(large, exact=True)).bound > theorem(large).bound
+
+
+def contracted(p, T):
+    """What the recursion of pl_dpzero (see test_pl.py) sums to after T steps with the noise of T."""
+    g = pl_dpzero(p)
+    s2 = noise.sigma(g.clip, T, p.n, p.epsilon, p.k) ** 2
+    clipped = 2 * math.sqrt(2 * math.pi) * p.n * T * math.exp(-((g.clip / math.sqrt(2)) ** 2) / (8 * p.L**2))
+    a_step = g.alpha**2 * p.l * p.r * s2 / 2 + g.alpha * (p.l * g.zo_eps) ** 2 * p.d**3 / 4
+    a_step += g.alpha * (p.L**2 * p.d + 8 * p.B * p.l * (p.r + 2)) * clipped
+    return math.exp(-g.alpha * p.mu * T / 2) * p.gap + 2 / (g.alpha * p.mu) * a_step
+
+
+@given(PROBLEMS, st.floats(0.01, 1))
+def test_the_pl_bound_is_what_its_recursion_sums_to(p, share):
+    """Up to r / (r + 2), which the bound rounds to 1; and another T would not do much better."""
+    p = replace(p, mu=share * p.l)
+    g = pl_dpzero(p)
+    rest = g.bound - math.exp(-g.alpha * p.mu * g.steps / 2) * p.gap
+    assert p.r / (p.r + 2) * rest / CLOSE <= contracted(p, g.steps) - (g.bound - rest) <= rest * CLOSE
+    if g.steps > 2.2 / (g.alpha * p.mu):  # the noise's floor, not the start, is what limits T
+        assert contracted(p, g.steps) < 1.5 * min(contracted(p, g.steps * c) for c in (0.1, 0.3, 0.6, 2, 4))
+    else:
+        assert g.steps == pytest.approx(2 / (g.alpha * p.mu), rel=0.11)
+
+
+def test_no_term_of_the_pl_bound_is_left_out():
+    """At a large rank r / (r + 2) is 1, and all three floors are told apart. Kills: no clipping term (0.02 %)."""
+    p = replace(BASE, d=10**7, r=10.0**6, n=10**12)
+    assert contracted(p, pl_dpzero(p).steps) == pytest.approx(pl_dpzero(p).bound, rel=1e-5)
+
+
+def test_the_orders_under_pl():
+    """kappa L^2 r log / (mu n^2 epsilon^2): no d but in logarithms, and kappa / mu."""
+    assert slope(pl_dpzero, "n", 10**9, 10**12) == pytest.approx(-2, abs=0.2)
+    assert slope(pl_dpzero, "r", 50, 5000) == pytest.approx(1, abs=0.1)
+    assert slope(pl_dpzero, "d", 10**4, 10**8) < 0.03
+    assert slope(pl_dpzero, "mu", 0.01, 0.1) == pytest.approx(-2, abs=0.15)
+    assert slope(pl_dpzero, "d", 10**4, 10**8, of=lambda g: g.steps) == pytest.approx(0, abs=0.01)
+    with pytest.raises(Refusal, match="PL constant"):
+        pl_dpzero(replace(BASE, mu=None))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: x} for name in ("n", "d", "L", "l", "gap", "epsilon", "B") for x in (0, -1, math.nan, math.inf)),
+        {"r": 10**4 + 1.0}, {"r": 0.5}, {"r": math.nan},
+        {"mu": 3.5}, {"mu": 0.0}, {"mu": -1.0}, {"mu": math.nan},
+        {"delta": 0.0}, {"delta": 1.0}, {"delta": -1e-5}, {"delta": math.nan},
+    ],
+)  # fmt: skip
+def test_constants_that_are_refused(wrong):
+    with pytest.raises(Refusal):
+        replace(BASE, **wrong)
+
+
+def test_a_rank_of_d_and_a_mu_of_l_are_allowed():
+    p = replace(BASE, r=float(BASE.d), mu=BASE.l)
+    assert np.isfinite(pl_dpzero(p).bound)
