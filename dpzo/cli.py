@@ -1,6 +1,7 @@
-"""``dpzo``: plan the noise of a run, and fetch the packaged models and data."""
+"""Plan the noise of a run, ask what it cost, attack what it released, and fetch the packaged models and data."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +11,53 @@ from rich.table import Table
 
 from dpzo import accounting
 from dpzo.accounting import Relation
+from dpzo.audit.command import audit
 from dpzo.errors import Refusal
+from dpzo.mechanisms import GaussianMechanism, LaplaceMechanism, PlainSum
+from dpzo.plan import Plan, sampler_of
+from dpzo.planning import LEMMA, Way, best, describe, reason, ways
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+_NAMES = {
+    "closed-form": "exact",
+    "pld": "PLD",
+    "rdp": "RDP",
+    "pure": "pure, delta = 0",
+    LEMMA: "Lemma 2.2 (replace-one)",
+}
+
+
+class Noise(StrEnum):
+    """The noise that ``dpzo epsilon`` knows."""
+
+    GAUSSIAN = "gaussian"
+    LAPLACE = "laplace"
 
 
 def main() -> None:
     """Run the command line: bad input is one line on stderr and exit code 2, never a traceback."""
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except Refusal as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        raise SystemExit(2) from None
+        message = str(refusal)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own refusals have it, under whatever name they are raised
+            raise
+        message = error.format_message()
+    else:
+        raise SystemExit(code if isinstance(code, int) else 0)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
+def _sampling(batch_size: int | None) -> str:
+    return "full batch" if batch_size is None else f"Poisson, {batch_size:,}"
 
 
 @app.command()
@@ -32,60 +68,97 @@ def plan(
     delta: Annotated[float, typer.Option(help="Target delta, well below 1/n; it has no default.")],
     batch_size: Annotated[int | None, typer.Option(help="Expected size of a Poisson batch; none: full batch.")] = None,
     relation: Annotated[Relation, typer.Option(help="Which data sets are neighbours.")] = Relation.ADD_REMOVE,
+    directions: Annotated[int, typer.Option(help="K, the scalars that a step releases (DP-AggZO).")] = 1,
 ) -> None:
-    """How much noise each way of accounting wants, for one clipped scalar a step.
+    """How much noise each mechanism and accountant wants for the target, and which to take.
 
-    noise/C is the standard deviation of the noise on the clipped sum, over the clip threshold. The last column is the
-    epsilon that this noise really delivers, by the tightest accountant that applies. The paper's own calibration is its
-    Lemma 2.2, for a full batch under replace-one.
+    All noise is over the clip threshold C. scale: the mechanism's noise multiplier. sd: the standard deviation on the
+    clipped sum and on the mean, of each of the K scalars. delivers: the epsilon of this noise by the tightest
+    accountant. if shuffled: its epsilon when batches are cut from shuffled epochs instead of sampled, under zero-out
+    where add-remove was asked for. Lemma 2.2 is the paper's own calibration, for a full batch under replace-one.
     """
-    from dpzo.algorithms.dpzero import dpzero
-    from dpzo.mechanisms import GaussianMechanism  # torch takes seconds to load: not before it is needed
-
+    found: list[tuple[Way, str]] = []
+    with Console(stderr=True).status("calibrating"):
+        for way in ways(n, steps, epsilon, delta, relation, batch_size, directions):
+            shuffled = "" if way.full or batch_size is None else f"{way.shuffled(batch_size, delta):.4f}"
+            found.append((way, shuffled))
+    chosen = best([w for w, _ in found], relation, batch_size is None)
     table = Table(title=f"n = {n:,}, T = {steps:,}, epsilon = {epsilon:g}, delta = {delta:g}, {relation} neighbours")
-    for column in ("sampling", "accountant", "noise/C, sum", "noise/C, mean", "delivers"):
-        table.add_column(column, justify="left" if column in ("sampling", "accountant") else "right")
-    for batch in dict.fromkeys((batch_size, None)):
-        size = n if batch is None else batch
-        made = dpzero(
-            n=n,
-            steps=steps,
-            batch_size=batch,
-            relation=relation,
-            noise_multiplier=1.0,
-            step_size=1.0,
-            zo_eps=1.0,
-            clip_threshold=1.0,
-        )
-        rdp_applies = batch is None or relation is not Relation.REPLACE_ONE
-        for accountant in ("closed-form" if batch is None else "pld", *(["rdp"] if rdp_applies else [])):
-            noisy = made.calibrate(epsilon, delta, accountant=accountant)
-            assert isinstance(noisy.mechanism, GaussianMechanism)
-            table.add_row(
-                "full batch" if batch is None else f"Poisson, {batch:,}",
-                {"closed-form": "exact", "pld": "PLD", "rdp": "RDP"}[accountant],
-                f"{noisy.mechanism.noise_multiplier:.4f}",
-                f"{noisy.mechanism.noise_multiplier / size:.5f}",
-                f"{noisy.epsilon(delta):.4f}",
-            )
-    multiplier = accounting.paper_noise_multiplier(epsilon, delta, steps)
-    lemma = dpzero(
-        n=n,
-        steps=steps,
-        relation=Relation.REPLACE_ONE,
-        noise_multiplier=multiplier,
-        step_size=1.0,
-        zo_eps=1.0,
-        clip_threshold=1.0,
+    for column in ("", "noise", "sampling", "accountant"):
+        table.add_column(column)
+    for column in ("scale", "sd, sum", "sd, mean", "delivers", *(["if shuffled"] if batch_size else [])):
+        table.add_column(column, justify="right")
+    for way, shuffled in found:
+        names = (way.noise, _sampling(None if way.full else batch_size), _NAMES[way.accountant])
+        noise = (f"{way.mechanism.noise_multiplier:.4f}", f"{way.deviation:.4f}", f"{way.on_the_mean:.5f}")
+        costs = (f"{way.delivers:.4f}", *([shuffled] if batch_size else []))
+        mark, style = ("*", "bold") if way is chosen else ("", None)
+        table.add_row(mark, *names, *noise, *costs, style=style)
+    console = _console()
+    console.print(table)
+    told = f"{chosen.noise} noise by {_NAMES[chosen.accountant]}, {_sampling(batch_size)}: "
+    console.print(f"* recommended: {told}{reason(chosen, [w for w, _ in found])}", highlight=False)
+
+
+@app.command()
+def epsilon(
+    delta: Annotated[float, typer.Option(help="Delta, well below 1/n; it has no default.")],
+    ledger: Annotated[Path | None, typer.Option(help="Ask what the run of this ledger has spent so far.")] = None,
+    n: Annotated[int | None, typer.Option(help="Number of records.")] = None,
+    steps: Annotated[int | None, typer.Option(help="T, the number of steps.")] = None,
+    noise_multiplier: Annotated[float | None, typer.Option(help="The noise's scale on the sum, over C.")] = None,
+    mechanism: Annotated[Noise | None, typer.Option(help="The noise; none: gaussian.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Expected size of a Poisson batch; none: full batch.")] = None,
+    relation: Annotated[Relation | None, typer.Option(help="Which data sets are neighbours; none: add-remove.")] = None,
+) -> None:
+    """What a run costs, by every accountant that applies: a run described by its numbers, or by its ledger."""
+    described = (n, steps, noise_multiplier, mechanism, batch_size, relation)
+    if ledger is not None:
+        if any(part is not None for part in described):
+            raise Refusal("a ledger or a description", "both", "The ledger says what the run is; give --delta alone.")
+        _of_ledger(ledger, delta)
+        return
+    if n is None or steps is None or noise_multiplier is None:
+        raise Refusal("--n, --steps and --noise-multiplier, or --ledger", "less", "Describe the run.")
+    kind = LaplaceMechanism if mechanism is Noise.LAPLACE else GaussianMechanism
+    among = relation or Relation.ADD_REMOVE
+    run = describe(n, steps, sampler_of(batch_size, n), kind(1.0, noise_multiplier), among)
+    noise = f"{mechanism or Noise.GAUSSIAN} noise of scale {noise_multiplier:g} C"
+    _print_epsilons(
+        run, steps, delta, f"n = {n:,}, T = {steps:,}, {_sampling(batch_size)}, {noise}, {among} neighbours"
     )
-    table.add_row(
-        "full batch",
-        "paper (replace-one)",
-        f"{multiplier:.4f}",
-        f"{multiplier / n:.5f}",
-        f"{lemma.epsilon(delta):.4f}",
-    )
-    Console().print(table)
+
+
+def _of_ledger(path: Path, delta: float) -> None:
+    from dpzo.ledger import read
+
+    account = read(path)
+    run = account.plan
+    title = f"{path}: {run.algorithm}, {run.relation} neighbours that differ in one {run.unit}"
+    _print_epsilons(run, account.charged, delta, title)
+    console = _console()
+    told = f"{account.charged:,} of {run.steps:,} steps charged, {len(account.steps):,} released with their noise; "
+    console.print(f"{told}sampler {run.sampler}; mechanism {run.mechanism}", highlight=False)
+    if not account.header["private"]:
+        console.print("[bold red]NOT PRIVATE: the noise or the sampling came from a seed, and can be subtracted.")
+
+
+def _print_epsilons(run: Plan, steps: int, delta: float, title: str) -> None:
+    table = Table()
+    table.add_column("accountant")
+    table.add_column("delta", justify="right")
+    table.add_column("epsilon", justify="right")
+    with Console(stderr=True).status("accounting"):
+        if isinstance(run.mechanism, PlainSum):
+            table.add_row("any", f"{delta:g}", f"{run.epsilon(delta, steps=steps):.4f}")
+        else:
+            for name in accounting.applicable(run.event(steps), run.relation):
+                at = 0.0 if name == "pure" else delta
+                spent = run.epsilon(at, steps=steps, accountant=name)
+                table.add_row(_NAMES[name], f"{at:g}", f"{spent:.4f}")
+    console = _console()
+    console.print(title, highlight=False)
+    console.print(table)
 
 
 @app.command()
@@ -109,6 +182,9 @@ def fetch(
         return
     for name in names or list(ASSETS):
         print(f"{name}: {get(name, assets_dir=assets)}")
+
+
+app.command()(audit)
 
 
 if __name__ == "__main__":

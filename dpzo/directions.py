@@ -78,20 +78,21 @@ class Drawn:
             rows += padded.double().square().sum(1).tolist()
         return math.sqrt(math.fsum(rows))
 
-    @torch.no_grad()
     def add_(self, tensors: Mapping[str, Tensor], scale: float, *, into: Mapping[str, Tensor] | None = None) -> None:
         """``tensors += scale * u``, or, when ``into`` is given, ``into = tensors + scale * u``.
 
         The sum is taken in float32 and rounded once to the tensor's own type.
         """
-        into = tensors if into is None else into
+        into, alpha = tensors if into is None else into, scale * self.factor
         for name, where, z in self._blocks():
-            source, target = tensors[name].data.view(-1)[where], into[name].data.view(-1)[where]
+            source, target = tensors[name].data.view(-1), into[name].data.view(-1)
+            if len(z) < len(source):
+                source, target = source[where], target[where]
             if source.dtype == torch.float32:
-                torch.add(source, z, alpha=scale * self.factor, out=target)
+                torch.add(source, z, alpha=alpha, out=target)
             else:
                 wide = source if source.dtype == torch.float64 else source.float()
-                target.copy_(torch.add(wide, z, alpha=scale * self.factor))
+                target.copy_(torch.add(wide, z, alpha=alpha))
 
     def dense(self) -> dict[str, Tensor]:
         """u written out, by name: for tests and pictures."""
@@ -110,7 +111,7 @@ class Direction(Protocol):
 
 def seeds_of(seed: int, directions: int) -> tuple[int, ...]:
     """The seeds of a step's K directions, told by the step's own: the first is that seed itself."""
-    further = (blake2b(f"dpzo direction {seed} {k}".encode(), digest_size=8).digest() for k in range(1, directions))
+    further = (blake2b(f"dpzo direction {seed} / {k}".encode(), digest_size=8).digest() for k in range(1, directions))
     return (seed, *(int.from_bytes(digest, "little") for digest in further))
 
 

@@ -1,66 +1,87 @@
 """The write-ahead ledger: a step is charged on disk before it touches the data, so no crash makes epsilon smaller.
 
-One line of JSON each, appended and never changed: first what the run is, then for each step a charge (synced to the
-disk before the step begins) and, once the step's noise has been added, its release: what anyone may see of it. Every
-line carries a seal, a hash of itself and of all lines before it. A step that was charged but not released, because the
-process died in between, is paid for and lost: it is never tried again under the same noise.
+    with Ledger("run.ledger") as ledger:
+        for step in run(plan, model, data, streams, ledger=ledger):
+            ...
 
-From the starting weights and the releases the trained weights follow, so a run goes on from its ledger alone.
-DPGD-0th's vectors are not in it: such a run goes on from a checkpoint.
+The same lines, with the model at its starting weights again, go on after a crash. One line of JSON each, appended and
+never changed: first what the run is, then for each step a charge (synced to the disk before the step begins) and, once
+the step's noise has been added, its release: what anyone may see of it. Every line carries a seal, a hash of itself and
+of all lines before it. A step that was charged but not released, because the process died in between, is paid for and
+lost: it is never tried again under the same noise. The price is one sync of the disk a step.
 
-The ledger holds a hash of the data, which lets whoever has a guess of all the data confirm it: publish the steps (they
-are covered by the guarantee), not the file.
+From the starting weights and the releases the trained weights follow, so a run goes on from its ledger alone. DPGD-0th
+releases vectors, which are not in it: such a run goes on from a checkpoint.
+
+What it cannot see: an older copy put in its place, or whole lines cut off its end (unless the weights are later ones);
+a forger, who can compute seals too; on Windows, a second run at the same time. It holds a hash of the data, which lets
+whoever has a guess of all the data confirm it: publish the steps (they are covered by the guarantee), not the file.
 """
 
-import hashlib
+import errno
 import json
+import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from contextlib import suppress
+from hashlib import blake2b
+from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dpzo.errors import Refusal
+from dpzo.fingerprint import fingerprint
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
-from dpzo.types import Step
+from dpzo.types import Data, Step
 
 _SCHEMA = 1
+_TORN_HEADER = re.compile(rb"[0-9a-f]{0,32}|[0-9a-f]{32} .*")
 
 
 class Ledger:
-    """A run's ledger at ``path``, created when it does not exist; ``data`` is ``fingerprint`` of the training data.
+    """A run's ledger at ``path``, created when it does not exist and this process's alone until it is closed.
+
+    ``data`` is a text of your own that names the training data; none: the ``fingerprint`` of all records.
+    ``charged`` is the number of steps that are paid for; ``dpzo.ledger.read(path).epsilon(delta)`` is their cost.
 
     Raises:
-        Refusal: a file that cannot be written, or that another process has open.
+        Refusal: a file that cannot be written, or that another run has open.
     """
 
-    def __init__(self, path: str | Path, *, data: str) -> None:
-        self.path, self.data = Path(path), data
+    def __init__(self, path: str | Path, *, data: str | None = None) -> None:
+        self.path, self.data, self.charged = Path(path), data, 0
+        self._process = os.getpid()
+        self._seal: bytes | None = None  # of the last line; None until the run has begun and after a failed write
+        self._end, self._in_step = 0, False
         try:
-            new = not self.path.exists()
-            self._file: BinaryIO = open(self.path, "a+b")  # noqa: SIM115  (closed by close)
-            _lock(self._file, self.path)
-            if new:
+            _check_kind(self.path)
+            self._file = FileIO(self.path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+            try:
+                _lock(self._file)
                 _sync_folder(self.path.parent)
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise Refusal(
-                f"a ledger that can be written at {self.path}",
-                error.strerror,
-                "Free the disk, allow writing or choose another path; nothing was spent.",
-            ) from error
-        self._process, self._seal, self.charged = os.getpid(), "", 0
+                f"a ledger at {self.path} that can be written and that no other run has open",
+                "one in use" if isinstance(error, BlockingIOError) else error.strerror,
+                "Wait for the other run, free the disk, allow writing or choose another path; nothing was spent.",
+            ) from None
 
-    def begin(self, plan: Plan, params: Mapping[str, Tensor], streams: Streams) -> list[Step]:
+    def begin(self, plan: Plan, params: Mapping[str, Tensor], streams: Streams, data: Data) -> list[Step]:
         """Write what the run is, or check that the file is of this run; return the steps that ``params`` lack.
 
+        Only steps that can be replayed are returned: the vectors that DPGD-0th released since ``params`` are lost.
+
         Raises:
-            Refusal: a file that is damaged or of another run, or weights that the ledger does not know.
+            Refusal: a file that is damaged or of another run, or weights that the ledger does not know. The file is
+                as it was.
         """
         told = {
             "ledger": _SCHEMA,
@@ -68,19 +89,27 @@ class Ledger:
             "public_seed": streams.public_seed,
             "private": streams.are_private,
             "weights": fingerprint(params),
-            "data": self.data,
+            "data": fingerprint(data[np.arange(len(data))]) if self.data is None else self.data,
         }
-        whole, torn = self._lines()
+        if not streams.are_private:
+            told["NOT PRIVATE"] = "whoever knows the seeds can compute the batches and the noise"
+        self._check_open()  # before the position in the file is moved: a fork shares it
+        self._file.seek(0)
+        content = self._file.readall()
+        *whole, torn = content.split(b"\n")
         if not whole:
-            self._file.truncate(0)
+            if not _TORN_HEADER.fullmatch(torn):
+                raise Refusal(f"a ledger, or no file, at {self.path}", "something else", "Choose another path.")
+            self._seal, self._end, self.charged, self._in_step = b"", 0, 0, False
             self._append(told, sync=True)
             return []
         account = _account(whole, self.path)
-        for key in ("ledger", "plan", "public_seed", "private", "data"):
+        parts = {"plan": "plan", "data": "data", "public_seed": "public seed", "private": "privacy of the streams"}
+        for key, part in parts.items():
             if account.header[key] != told[key]:
                 raise Refusal(
-                    f"the {key} of the run that {self.path} is of",
-                    "another" if key in ("plan", "data") else told[key],
+                    f"the {part} of the run that {self.path} is of",
+                    "another",
                     "Start a new ledger for a new run, or give what this run had.",
                 )
         known = account.weights.get(str(told["weights"]))
@@ -90,76 +119,82 @@ class Ledger:
                 "others",
                 "The ledger is of another model, or older than the weights. Give the weights that it began with.",
             )
-        self._seal, self.charged = account.seal, account.charged
-        if torn:  # what it was going to say is unknown: one more step may have been charged
-            self._file.truncate(self._file.seek(0, os.SEEK_END) - torn)
-            if self.charged < plan.steps:
-                self.charge(self.charged)
-        return [step for step in account.steps if step.index >= known]
+        self._seal, self.charged, self._in_step = account.seal, account.charged, False
+        self._end = len(content) - len(torn)
+        if torn and self.charged < plan.steps:  # what it was going to say is unknown: perhaps a charge
+            self.charge(self.charged)  # written over the torn bytes, so that a crash here leaves others torn
+            self._in_step = False
+        return [step for step in account.steps if step.index >= known and step.scalars]
 
     def charge(self, index: int) -> None:
         """Put step ``index`` on the disk as spent; when this raises, nothing of the step has happened.
 
         Raises:
-            Refusal: an index that was charged before, a full disk, or a process that did not open the ledger.
+            Refusal: an index that is not the next one, a full disk, or a process that did not open the ledger.
         """
-        if index < self.charged:
-            raise Refusal(f"a step from {self.charged} on, never charged before", index, "Go on with the next step.")
+        if index != self.charged:
+            raise Refusal(f"step {self.charged}, the first never charged", index, "Begin again from the ledger.")
         self._append({"charge": index}, sync=True)
-        self.charged = index + 1
+        self.charged, self._in_step = index + 1, True
 
     def release(self, step: Step) -> None:
         """Write what a charged step released."""
         told = {"release": step.index, "stage": step.stage, "seed": f"{step.seed:016x}"}
         self._append(told | {"scalars": [s.hex() for s in step.scalars]}, sync=False)
+        self._in_step = False
 
-    def checkpoint(self, params: Mapping[str, Tensor], path: str | Path) -> None:
-        """Write the weights to ``path`` (safetensors) and note them: a run can go on from there."""
-        from safetensors.torch import save_file
+    def checkpoint(self, params: Mapping[str, Tensor], after: Step) -> None:
+        """Note the weights as they are after a step, so that the run can go on from them; then save them yourself.
 
-        whole = Path(path).with_name(Path(path).name + ".part")
-        save_file({name: t.detach().contiguous() for name, t in params.items()}, whole)
-        with open(whole, "rb") as written:
-            os.fsync(written.fileno())
-        self._append({"checkpoint": self.charged, "weights": fingerprint(params)}, sync=True)
-        whole.replace(path)
-        _sync_folder(Path(path).parent)
+        In this order, and the file under another name until it is whole: so no crash leaves only unknown weights.
+
+        Raises:
+            Refusal: a step that was not taken, weights from the middle of one, or a full disk.
+        """
+        if self._in_step or not 0 <= after.index < self.charged:
+            raise Refusal("the weights after a whole step", f"step {after.index}", "Give the last step of the run.")
+        self._append({"checkpoint": after.index + 1, "weights": fingerprint(params)}, sync=True)
 
     def close(self) -> None:
-        """Let another process have the file."""
+        """Let another run have the file."""
         self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _append(self, told: dict[str, Any], *, sync: bool) -> None:
+    def _check_open(self) -> None:
+        if self._file.closed:
+            raise Refusal(f"{self.path} open", "one that was closed", "Open it again.")
         if os.getpid() != self._process:
             raise Refusal("the process that opened the ledger", "a fork of it", "Open the ledger after the fork.")
-        text = json.dumps(told, sort_keys=True)
-        seal = _sealed(self._seal, text)
-        line = f"{seal} {text}\n".encode()
-        size = self._file.seek(0, os.SEEK_END)
+
+    def _append(self, told: dict[str, Any], *, sync: bool) -> None:
+        self._check_open()
+        if self._seal is None:
+            raise Refusal("a run that has begun", "none, or one that broke off", "Begin again from the ledger.")
+        text = json.dumps(told, sort_keys=True).encode()
+        seal, self._seal = _sealed(self._seal, text), None
+        line = seal + b" " + text + b"\n"
         try:
-            self._file.write(line)
-            self._file.flush()
+            self._file.seek(self._end)
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            self._file.truncate()
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
-            _undo(self._file, size)
+            with suppress(OSError):  # half a line would read as one more charge
+                self._file.truncate(self._end)
             raise Refusal(
                 f"room for a line in {self.path}",
                 error.strerror,
-                "The run stops here, before its next step; what the ledger has charged is spent. Free some space.",
+                "The run stops here; what the ledger has charged is spent. Free some space and go on.",
             ) from error
-        self._seal = seal
-
-    def _lines(self) -> tuple[list[str], int]:
-        self._file.seek(0)
-        *whole, torn = self._file.read().split(b"\n")
-        return [line.decode(errors="replace") for line in whole], len(torn)
+        self._seal, self._end = seal, self._end + len(line)
 
 
 class Account(NamedTuple):
@@ -169,7 +204,7 @@ class Account(NamedTuple):
     steps: list[Step]
     charged: int
     weights: dict[str, int]
-    seal: str
+    seal: bytes
 
     @property
     def plan(self) -> Plan:
@@ -177,42 +212,45 @@ class Account(NamedTuple):
         return Plan.described(self.header["plan"])
 
     def epsilon(self, delta: float) -> float:
-        """What the charged steps cost, released or not."""
+        """What the charged steps cost, released or not; infinite once a step was taken with seeded noise."""
+        if self.charged and not self.header["private"]:
+            return math.inf
         return self.plan.epsilon(delta, steps=self.charged)
 
 
 def read(path: str | Path) -> Account:
-    """Read a ledger without opening it for writing; a torn last line counts as one more charged step.
+    """Read a ledger, also while a run writes it; a torn last line counts as one more charged step.
 
     Raises:
         Refusal: no file, or one that is damaged.
     """
     try:
+        _check_kind(Path(path))
         *whole, torn = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise Refusal(f"a ledger at {path}", error.strerror, "Give the path of a run's ledger.") from error
     if not whole:
-        raise Refusal("a ledger with its first line", "an empty file", "This run had not begun.")
-    account = _account([line.decode(errors="replace") for line in whole], Path(path))
-    more = min(account.charged + bool(torn), account.plan.steps)
-    return account._replace(charged=more)
+        raise Refusal("a ledger with its first line", "none", "This run had not begun, or it is no ledger.")
+    account = _account(whole, Path(path))
+    if torn:
+        return account._replace(charged=min(account.charged + 1, account.plan.steps))
+    return account
 
 
-def _account(lines: list[str], path: Path) -> Account:
-    def damaged(number: int) -> Refusal:
-        return Refusal(
-            f"the lines of {path} as they were written",
-            f"line {number} with a seal that does not fit it and the lines before",
-            "Restore the file; never charge a damaged ledger as if it were whole.",
-        )
-
-    seal, parts = "", []
+def _account(lines: list[bytes], path: Path) -> Account:
+    seal, parts = b"", []
     for number, line in enumerate(lines, 1):
-        written, _, text = line.partition(" ")
+        written, _, text = line.partition(b" ")
         if written != (seal := _sealed(seal, text)):
-            raise damaged(number)
+            raise Refusal(
+                f"the lines of {path} as they were written",
+                f"line {number} with a seal that does not fit it and the lines before",
+                "Restore the file; never charge a damaged ledger as if it were whole.",
+            )
         parts.append(json.loads(text))
     header, *rest = parts
+    if header["ledger"] != _SCHEMA:
+        raise Refusal(f"a ledger of schema {_SCHEMA}", header["ledger"], "Use the version of dpzo that wrote it.")
     steps, charged, weights = [], 0, {header["weights"]: 0}
     for part in rest:
         if "charge" in part:
@@ -225,62 +263,17 @@ def _account(lines: list[str], path: Path) -> Account:
     return Account(header, steps, charged, weights, seal)
 
 
-def fingerprint(what: Any) -> str:
-    """sha256 of tensors, arrays, numbers, texts, and of lists, mappings and dataclasses of them.
-
-    Raises:
-        Refusal: something else; name the data yourself then, by any text that changes when they do.
-    """
-    sha = hashlib.sha256()
-    _feed(sha, what)
-    return sha.hexdigest()
+def _sealed(before: bytes, text: bytes) -> bytes:
+    return blake2b(before + b" " + text, digest_size=16).hexdigest().encode()
 
 
-def _feed(sha: Any, what: Any) -> None:
-    if isinstance(what, Tensor):
-        what = what.detach().cpu().contiguous()
-        sha.update(f"tensor {what.dtype} {tuple(what.shape)} ".encode())
-        sha.update(memoryview(what.view(-1).view(torch.uint8).numpy()) if what.numel() else b"")
-    elif isinstance(what, np.ndarray) and what.dtype != object:
-        sha.update(f"array {what.dtype.str} {what.shape} ".encode())
-        sha.update(np.ascontiguousarray(what).tobytes())
-    elif what is None or isinstance(what, bool | int | float | str):
-        text = repr(what)
-        sha.update(f"{type(what).__name__} {len(text)} {text} ".encode())
-    elif is_dataclass(what) and not isinstance(what, type):
-        sha.update(f"{type(what).__name__} ".encode())
-        _feed(sha, {field.name: getattr(what, field.name) for field in fields(what)})
-    elif isinstance(what, Mapping):
-        sha.update(f"mapping {len(what)} ".encode())
-        for key in what:
-            _feed(sha, key)
-            _feed(sha, what[key])
-    elif isinstance(what, list | tuple):
-        sha.update(f"list {len(what)} ".encode())
-        for part in what:
-            _feed(sha, part)
-    else:
-        raise Refusal(
-            "tensors, arrays, numbers, texts, and lists, mappings or dataclasses of them, to fingerprint",
-            type(what).__name__,
-            "Give Ledger(data=...) a text of your own that changes whenever the data do.",
-        )
-
-
-def _sealed(before: str, text: str) -> str:
-    return hashlib.blake2b(f"{before} {text}".encode(), digest_size=16).hexdigest()
-
-
-def _undo(file: BinaryIO, size: int) -> None:
-    # Half a line at the end would read as a torn charge; take it back if the disk lets us.
-    try:
-        os.ftruncate(file.fileno(), size)
-    except OSError:
-        return
+def _check_kind(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a device or a pipe keeps nothing, and reading one may never end
+        raise OSError(errno.EINVAL, "not a file")
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
+    if os.name == "posix":  # elsewhere a folder cannot be opened
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -288,12 +281,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO) -> None:
     try:
         import fcntl
-    except ImportError:  # not on Windows
+    except ImportError:  # on Windows
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refusal(f"a ledger that no other run has open at {path}", "one in use", "Wait for it to end.") from None
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ order and the split of the batch; and so is the noise (see ``dpzo.noise``). The 
 ideal mechanism on the grid's values, each of which is a function of one record and within [-C, C].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from dpzo.types import Entropy, Floats, Integers
 
 GRID = 2**24  # steps of the grid in C: a value keeps as many bits as a float32 loss had
 _LARGEST = 2.0**32  # noise multipliers beyond it would leave 64-bit integers
+_WIDEST = 2.0**960  # beyond it, and below its inverse, a release or the grid's step would leave double precision
 
 
 def finite(values: Floats) -> Floats:
@@ -49,6 +51,16 @@ def on_grid_jointly(values: Floats, clip_threshold: float) -> Integers:
     return np.asarray(whole, dtype=np.int64)
 
 
+def _countable(directions: int) -> None:
+    if isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
+        raise Refusal("a whole number of directions", directions, "Choose 1 or more.")
+
+
+def _single(directions: int, what: str) -> None:
+    if directions != 1:
+        raise Refusal(f"one direction for {what}", directions, "Use the Gaussian for several.")
+
+
 @dataclass(frozen=True)
 class _Clipped:
     """A clip threshold C, a noise multiplier (the noise's scale over C), and K, the number of directions."""
@@ -60,12 +72,17 @@ class _Clipped:
     def __post_init__(self) -> None:
         positive("clip_threshold", self.clip_threshold)
         positive("noise_multiplier", self.noise_multiplier)
+        if not 1 / _WIDEST <= self.clip_threshold <= _WIDEST:
+            raise Refusal("a clip threshold from 2**-960 to 2**960", self.clip_threshold, "Rescale the loss.")
         if self.noise_multiplier > _LARGEST:
             raise Refusal("a noise multiplier of at most 2**32", self.noise_multiplier, "Ask for a larger epsilon.")
-        if isinstance(self.directions, bool) or not isinstance(self.directions, int) or self.directions < 1:
-            raise Refusal("a whole number of directions", self.directions, "Choose 1 or more.")
+        _countable(self.directions)
 
-    def _released(self, whole: Integers, noise: Integers) -> Floats:
+    def _released(self, values: Floats, clip: Callable[[Floats, float], Integers], noise: Integers) -> Floats:
+        K = self.directions
+        if values.ndim == 0 or values.shape[1:] not in ([(), (1,)] if K == 1 else [(K,)]):  # a mean is nobody's value
+            raise Refusal(f"shape (b, {K}): a value of each record", values.shape, "Return one loss for each.")
+        whole = clip(values, self.clip_threshold)
         total = whole.sum(0) + noise.reshape(whole.shape[1:])
         return np.asarray(total * (self.clip_threshold / GRID), dtype=np.float64)
 
@@ -81,9 +98,8 @@ class GaussianMechanism(_Clipped):
 
     def release(self, values: Floats, noise: Entropy) -> Floats:
         """Return the noisy sum of ``values`` (b,) or (b, K); an empty batch releases noise alone."""
-        clip = on_grid if values.ndim == 1 else on_grid_jointly
         z = rounded_gaussian(self.noise_multiplier * GRID, self.directions, noise)
-        return self._released(clip(values, self.clip_threshold), z)
+        return self._released(values, on_grid if self.directions == 1 else on_grid_jointly, z)
 
     def event(self) -> DpEvent:
         """Return the release's event; its multiplier is relative to one record's largest contribution C."""
@@ -99,8 +115,7 @@ class EachGaussianMechanism(_Clipped):
 
     def release(self, values: Floats, noise: Entropy) -> Floats:
         """Return the noisy sums of ``values`` (b, K); an empty batch releases noise alone."""
-        z = rounded_gaussian(self.noise_multiplier * GRID, self.directions, noise)
-        return self._released(on_grid(values, self.clip_threshold), z)
+        return self._released(values, on_grid, rounded_gaussian(self.noise_multiplier * GRID, self.directions, noise))
 
     def event(self) -> DpEvent:
         """Return the release's event: a Gaussian with sensitivity C sqrt(K)."""
@@ -116,13 +131,11 @@ class LaplaceMechanism(_Clipped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.directions != 1:
-            raise Refusal("one direction for Laplace noise", self.directions, "Use the Gaussian for several.")
+        _single(self.directions, "Laplace noise")
 
     def release(self, values: Floats, noise: Entropy) -> Floats:
         """Return the noisy sum of ``values`` (b,); an empty batch releases noise alone."""
-        z = rounded_laplace(self.noise_multiplier * GRID, 1, noise)
-        return self._released(on_grid(values, self.clip_threshold), z)
+        return self._released(values, on_grid, rounded_laplace(self.noise_multiplier * GRID, 1, noise))
 
     def event(self) -> DpEvent:
         """Return the release's event; its multiplier is the scale over one record's largest contribution C."""
@@ -137,6 +150,10 @@ class GaussianVectorMechanism(_Clipped):
 
     Source: Zhang et al. 2024, Alg. 1, lines 4 and 5.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _single(self.directions, "a vector's noise")
 
     def clipped_sum(self, values: Floats, norm: float) -> float:
         """Return s with s * u = sum_i clip_C(v_i u), for ||u|| = ``norm``: all estimators lie on the line of u."""
@@ -153,6 +170,9 @@ class PlainSum:
     """sum_i v_i: no clip, no noise, no privacy. MeZO's."""
 
     directions: int = 1
+
+    def __post_init__(self) -> None:
+        _countable(self.directions)
 
     def release(self, values: Floats, noise: Entropy) -> Floats:
         """Return the sum of the finite values, (b,) or (b, K)."""

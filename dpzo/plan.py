@@ -49,6 +49,14 @@ class Plan:
             raise Refusal("at least one stage", "none", "Give the steps of the run.")
         if self.unit not in get_args(Unit):
             raise Refusal(f"a unit among {', '.join(get_args(Unit))}", repr(self.unit), "Choose one.")
+        inner = self.mechanism.event()
+        if not self.sampler.covers(inner, self.relation):
+            raise Refusal(
+                f"a sampler that can be accounted with {inner} under {self.relation}",
+                self.sampler,
+                "Choose another sampler, mechanism or relation; dpzo.sampling says what each covers.",
+            )
+        self.sampler.event(inner, self.n, self.steps)  # refuses what does not fit n
 
     @property
     def steps(self) -> int:
@@ -89,20 +97,21 @@ class Plan:
         """Epsilon at ``delta`` under the plan's relation, of the run or its first ``steps`` steps.
 
         Infinite for a plan without noise. The accountant is exact for full-batch Gaussians, else PLD unless asked
-        for by name (see ``dpzo.accounting.ACCOUNTANTS``).
+        for by name (see ``dpzo.accounting.ACCOUNTANTS``); ``"pure"``, for Laplace noise, takes a delta of 0.
         """
-        accounting.check_delta(delta, self.n)
-        event = self.event(steps)
-        return 0.0 if steps == 0 else accounting.epsilon(event, delta, self.relation, accountant)
+        accounting.check_delta(delta, self.n, accountant)
+        return accounting.epsilon(self.event(steps), delta, self.relation, accountant)
 
     def affordable(self, epsilon: float, delta: float) -> int:
         """Return how many of the plan's steps a budget pays for: the most whose epsilon is at most ``epsilon``."""
         positive("epsilon", epsilon)
-        return bisect_right(range(1, self.steps + 1), epsilon, key=lambda steps: self.epsilon(delta, steps=steps))
+        if self.epsilon(delta) <= epsilon:
+            return self.steps
+        return bisect_right(range(1, self.steps), epsilon, key=lambda steps: self.epsilon(delta, steps=steps))
 
     def calibrate(self, target_epsilon: float, target_delta: float, *, accountant: str | None = None) -> "Plan":
         """Return this plan with the least noise whose epsilon is at most the target."""
-        accounting.check_delta(target_delta, self.n)
+        accounting.check_delta(target_delta, self.n, accountant)
         if isinstance(self.mechanism, PlainSum):
             raise Refusal("a mechanism with noise to calibrate", "PlainSum", "Plan dpzero or dpgd_zeroth instead.")
         mechanism = self.mechanism
@@ -131,6 +140,12 @@ def with_noise(
         came = "neither" if noise_multiplier is None else "both"
         raise Refusal("exactly one of target_epsilon and noise_multiplier", came, "Give one of them.")
     if noise_multiplier is not None:
+        if target_delta is not None:
+            raise Refusal(
+                "no target_delta beside noise_multiplier",
+                target_delta,
+                "Ask the plan for epsilon at that delta, or give target_epsilon instead of the noise.",
+            )
         assert not isinstance(plan.mechanism, PlainSum)
         return replace(plan, mechanism=replace(plan.mechanism, noise_multiplier=noise_multiplier))
     if target_delta is None:

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from dpzo.algorithms import STEPS
+from torch import Tensor
+
+from dpzo.algorithms import MECHANISMS, STEPS
 from dpzo.directions import ahead
 from dpzo.errors import Refusal
 from dpzo.ledger import Ledger
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
 from dpzo.transcript import replayed
-from dpzo.types import Data, LossModel, Step
+from dpzo.types import Data, LossModel, Records, Step
 
 
 def run(
@@ -43,8 +45,13 @@ def run(
         raise Refusal(f"data whose unit is a {plan.unit}, as the plan's", f"a {unit}", "Plan for the data's unit.")
     if plan.algorithm not in STEPS:
         raise Refusal(f"an algorithm among {', '.join(STEPS)}", repr(plan.algorithm), "Choose one.")
+    if not isinstance(plan.mechanism, fits := MECHANISMS[plan.algorithm]):
+        names = " or ".join(kind.__name__ for kind in fits)
+        raise Refusal(f"{names} for {plan.algorithm}", type(plan.mechanism).__name__, "Use the algorithm's own plan.")
+    if (K := plan.mechanism.directions) > 1 and plan.algorithm != "dp-aggzo":
+        raise Refusal(f"one direction a step for {plan.algorithm}", K, "Plan dp_aggzo for several.")
     end = plan.steps if budget is None else plan.affordable(*budget)
-    known = [] if ledger is None else ledger.begin(plan, model.params, streams)
+    known = [] if ledger is None else ledger.begin(plan, model.params, streams, data)
     start = 0 if ledger is None else ledger.charged
     return chain(replayed(plan, model.params, known), _steps(plan, model, data, streams, range(start, end), ledger))
 
@@ -60,12 +67,27 @@ def _steps(
         if ledger is not None:
             ledger.charge(index)
         number, us = plan.stage_of(index), next(directions)
-        noise = streams.noise.at(index)
-        scalars = take_step(model, data[next(batches)], us, plan.stages[number], divisor, plan.mechanism, noise)
+        noise, batch = streams.noise.at(index), next(batches)
+        each = _OneLossEach(model, len(batch))
+        scalars = take_step(each, data[batch], us, plan.stages[number], divisor, plan.mechanism, noise)
         step = Step(index, number, us[0].seed, scalars)
         if ledger is not None:
             ledger.release(step)
         yield step
+
+
+class _OneLossEach:
+    # The sensitivity counts on one number a record: a mean over the batch would be clipped as if it were one record.
+    def __init__(self, model: LossModel, records: int) -> None:
+        self.model, self.params, self.records = model, model.params, records
+
+    def losses(self, records: Records) -> Tensor:
+        losses = self.model.losses(records)
+        if losses.shape != (self.records,):
+            raise Refusal(
+                "one loss for each record of the batch", f"shape {tuple(losses.shape)}", "Take no mean over the batch."
+            )
+        return losses
 
 
 def random_iterate(plan: Plan, streams: Streams) -> int:

@@ -71,6 +71,10 @@ class Sampler(Protocol):
         """Return the event of ``steps`` steps on ``n`` records, each of which would be ``inner`` on all of them."""
         ...
 
+    def covers(self, inner: DpEvent, relation: str) -> bool:
+        """Whether an accountant can bound that event under ``relation``; a plan refuses what none can."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -1,10 +1,18 @@
 """The command line, run as its users run it."""
 
+import math
 import sys
+from itertools import islice
 
 import pytest
+import torch
+from dp_accounting import GaussianDpEvent, LaplaceDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 
-from dpzo.cli import main
+from dpzo import Ledger, Relation, Streams, dpzero, run
+from dpzo.accounting import epsilon
+from dpzo.cli import app, main
+from dpzo.ledger import read
+from dpzo.models.quadratic import Quadratic
 
 
 @pytest.fixture
@@ -22,16 +30,80 @@ def dpzo(monkeypatch, capsys):
 
 
 PLAN = ("plan", "--n", "1024", "--steps", "1000", "--epsilon", "2", "--delta", "1e-5")
+COST = ("epsilon", "--n", "1000", "--steps", "100", "--noise-multiplier", "2", "--delta", "1e-5")
 
 
-def test_plan_prints_every_accountant_and_the_papers_noise(dpzo):
+def cells(out):
+    """The rows of the table in ``out``, each a list of its cells."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+
+
+def refused(outcome):
+    """Exit code 2 and one line."""
+    code, out, err = outcome
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_plan_prints_every_mechanism_and_accountant_and_the_papers_noise(dpzo):
     code, out, _ = dpzo(*PLAN, "--batch-size", "64")
     assert code == 0
-    for word in ("PLD", "RDP", "exact", "paper"):
-        assert word in out
+    rows = {tuple(row[1:4]): row for row in cells(out)}
+    assert [*rows] == [
+        ("Gaussian", "Poisson, 64", "PLD"),
+        ("Gaussian", "Poisson, 64", "RDP"),
+        ("Laplace", "Poisson, 64", "PLD"),
+        ("Laplace", "Poisson, 64", "pure, delta = 0"),
+        ("Gaussian", "full batch", "exact"),
+        ("Gaussian", "full batch", "PLD"),
+        ("Gaussian", "full batch", "RDP"),
+        ("Laplace", "full batch", "PLD"),
+        ("Laplace", "full batch", "RDP"),
+        ("Laplace", "full batch", "pure, delta = 0"),
+        ("Gaussian", "full batch", "Lemma 2.2 (replace-one)"),
+    ]
     # Lemma 2.2 at T = 1000: 4 sqrt(2000 log(e + 2e5)) / 2; the epsilon that it delivers does not depend on T.
-    assert "312.4879" in out
-    assert "0.7350" in out
+    assert rows["Gaussian", "full batch", "Lemma 2.2 (replace-one)"][4:8] == [
+        "312.4879",
+        "312.4879",
+        "0.30516",
+        "0.7350",
+    ]
+    # Pure epsilon 2 over 1000 steps: q (e^(1/b) - 1) = e^0.002 - 1, and a deviation of sqrt(2) b.
+    b = 1 / math.log1p(16 * math.expm1(0.002))
+    pure = rows["Laplace", "Poisson, 64", "pure, delta = 0"]
+    assert [float(x) for x in pure[4:7]] == pytest.approx([b, 2**0.5 * b, 2**0.5 * b / 64], rel=2e-4)
+    for row in cells(out):
+        assert float(row[7]) <= 2.0
+        assert (row[8] == "") == (row[2] == "full batch")
+        if row[8]:
+            assert float(row[8]) > 3 * float(row[7]), "shuffled, this noise delivers much less"
+    assert [row[1:4] for row in cells(out) if row[0] == "*"] == [["Gaussian", "Poisson, 64", "PLD"]]
+    assert "recommended: Gaussian noise by PLD, Poisson, 64" in out
+
+
+def test_plan_recommends_laplace_where_the_noise_is_below_c(dpzo):
+    _, out, _ = dpzo(*PLAN, "--n", "1000", "--epsilon", "6", "--batch-size", "16")
+    assert [row[1] for row in cells(out) if row[0] == "*"] == ["Laplace"]
+    assert "recommended: Laplace" in out
+
+
+def test_plan_with_k_directions_clips_jointly_or_each(dpzo):
+    code, out, _ = dpzo(*PLAN, "--directions", "4")
+    assert code == 0
+    rows = {tuple(row[1:4]): float(row[4]) for row in cells(out)}
+    jointly, each = (rows[f"Gaussian (4 {how})", "full batch", "exact"] for how in ("jointly", "each"))
+    assert each == pytest.approx(2 * jointly, rel=2e-4)
+    assert [row[1] for row in cells(out) if row[0] == "*"] == ["Gaussian (4 jointly)"]
+
+
+def test_plan_under_replace_one_leaves_out_what_nothing_covers(dpzo):
+    code, out, _ = dpzo(*PLAN, "--batch-size", "64", "--relation", "replace-one")
+    assert code == 0
+    assert [row[1:4] for row in cells(out) if row[2] != "full batch"] == [["Gaussian", "Poisson, 64", "PLD"]]
 
 
 @pytest.mark.parametrize(
@@ -41,20 +113,126 @@ def test_plan_prints_every_accountant_and_the_papers_noise(dpzo):
         ("--epsilon", "-1"),
         ("--epsilon", "inf"),
         ("--epsilon", "nan"),
+        ("--epsilon", "two"),
         ("--delta", "0"),
         ("--delta", "0.5"),
         ("--batch-size", "2000"),
+        ("--batch-size", "0"),
+        ("--batch-size", "1.5"),
         ("--steps", "0"),
+        ("--steps", "-3"),
+        ("--steps", "2.5"),
         ("--n", "0"),
+        ("--n", "1e3"),
+        ("--directions", "0"),
+        ("--relation", "none"),
+        ("--sigma", "1"),
     ],
 )
 def test_plan_refuses_in_one_line(dpzo, bad):
-    code, out, err = dpzo(*PLAN, *bad)
-    assert code == 2
-    assert out == ""
-    assert err.startswith("error: expected ")
-    assert "; got " in err
-    assert err.count("\n") == 1
+    refused(dpzo(*PLAN, *bad))
+
+
+def test_what_is_missing_or_unknown_is_named(dpzo):
+    assert "--delta" in refused(dpzo(*PLAN[:-2]))
+    assert "plam" in refused(dpzo("plam"))
+
+
+def test_no_arguments_are_a_call_for_help(dpzo):
+    code, out, _ = dpzo()
+    assert code == 0
+    for command in ("plan", "epsilon", "audit", "fetch"):
+        assert command in out
+
+
+@pytest.mark.parametrize("command", ["plan", "epsilon", "audit", "fetch"])
+def test_every_option_is_documented(dpzo, command):
+    _, out, _ = dpzo(command, "--help")
+    assert code_options(command) <= {word for word in out.split() if word.startswith("--")}
+    assert all(option.help for option in options(command))
+
+
+def options(command):
+    from typer.main import get_command
+
+    return get_command(app).commands[command].params
+
+
+def code_options(command):
+    return {option.opts[0] for option in options(command) if option.opts[0].startswith("--")}
+
+
+# --- epsilon ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "accountants"),
+    [
+        ((), {"exact", "PLD", "RDP"}),
+        (("--batch-size", "50"), {"PLD", "RDP"}),
+        (("--batch-size", "50", "--mechanism", "laplace"), {"PLD", "pure, delta = 0"}),
+        (("--relation", "replace-one", "--mechanism", "laplace"), {"PLD", "RDP", "pure, delta = 0"}),
+    ],
+)
+def test_epsilon_by_every_accountant_that_applies(dpzo, more, accountants):
+    code, out, _ = dpzo(*COST, *more)
+    assert code == 0
+    rows = {row[0]: row[1:] for row in cells(out)}
+    assert set(rows) == accountants
+    relation = Relation.REPLACE_ONE if "replace-one" in more else Relation.ADD_REMOVE
+    one = LaplaceDpEvent(2.0) if "laplace" in more else GaussianDpEvent(2.0)
+    event = SelfComposedDpEvent(PoissonSampledDpEvent(0.05, one) if "50" in more else one, 100)
+    names = {"exact": "closed-form", "PLD": "pld", "RDP": "rdp", "pure, delta = 0": "pure"}
+    for name, (at, spent) in rows.items():
+        assert float(at) == (0 if name.startswith("pure") else 1e-5)
+        assert float(spent) == pytest.approx(epsilon(event, float(at), relation, names[name]), abs=1e-4)
+    assert f"{relation} neighbours" in out
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("--noise-multiplier", "0"),
+        ("--noise-multiplier", "-1"),
+        ("--noise-multiplier", "nan"),
+        ("--steps", "0"),
+        ("--steps", "1.5"),
+        ("--n", "-1000"),
+        ("--batch-size", "1001"),
+        ("--delta", "0.001"),
+        ("--mechanism", "cauchy"),
+        ("--batch-size", "50", "--mechanism", "laplace", "--relation", "replace-one"),
+        ("--ledger", "run.ledger"),
+    ],
+)
+def test_epsilon_refuses_in_one_line(dpzo, bad):
+    refused(dpzo(*COST, *bad))
+
+
+def test_epsilon_needs_a_whole_description_or_a_ledger(dpzo, tmp_path):
+    refused(dpzo("epsilon", "--delta", "1e-5", "--n", "10"))
+    refused(dpzo("epsilon", "--delta", "1e-5", "--ledger", str(tmp_path / "none")))
+    (tmp_path / "empty").touch()
+    refused(dpzo("epsilon", "--delta", "1e-5", "--ledger", str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_epsilon_of_a_ledger(dpzo, tmp_path, private):
+    plan = dpzero(
+        n=100, steps=10, step_size=0.1, zo_eps=0.1, clip_threshold=1.0, noise_multiplier=3.0, batch_size=25,
+        relation=Relation.ZERO_OUT,
+    )  # fmt: skip
+    path, model = tmp_path / "run.ledger", Quadratic(torch.ones(3), torch.ones(3))
+    streams = Streams.secure(1) if private else Streams.not_private(1, 2)
+    with Ledger(path) as ledger:
+        list(islice(run(plan, model, torch.zeros(100, 3), streams, ledger=ledger), 4))
+    code, out, _ = dpzo("epsilon", "--ledger", str(path), "--delta", "1e-5")
+    assert code == 0
+    charged = read(path).charged
+    assert {row[0]: row[2] for row in cells(out)}["PLD"] == f"{plan.epsilon(1e-5, steps=charged):.4f}"
+    for word in ("zero-out", "record", f"{charged} of 10 steps charged", "4 released", "PoissonSampler"):
+        assert word in out
+    assert ("NOT PRIVATE" in out) != private
 
 
 def test_fetch_lists_the_assets_and_refuses_others(dpzo):

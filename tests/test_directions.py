@@ -1,11 +1,13 @@
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import dpzo.directions
-from dpzo import GaussianDirection, SphereDirection
-from dpzo.directions import ahead
+from dpzo import GaussianDirection, SphereDirection, Streams
+from dpzo.directions import ahead, seeds_of
 from tests.chance import ALPHA, correlation_p
 
 BOTH = pytest.mark.parametrize("direction", [GaussianDirection(), SphereDirection()])
@@ -58,14 +60,21 @@ def test_the_number_of_threads_does_not_count(direction):
 @BOTH
 @pytest.mark.parametrize("block", [2**18, 1024, 97])
 def test_held_and_regenerated_are_the_same_bits(direction, block, monkeypatch):
-    held = direction.draw(tensors(), 5)
+    like = tensors() if block % 512 == 0 else tensors(["b.weight", "a.bias", "scalar"])
+    held = direction.draw(like, 5)
+    once = held.dense()
     if isinstance(direction, GaussianDirection):
         monkeypatch.setattr(dpzo.directions, "_BLOCK", block)
+    released = direction.draw(like, 5, hold=False)
     monkeypatch.setattr(dpzo.directions, "_HELD", 0)
-    regenerated = direction.draw(tensors(), 5)
+    too_long = direction.draw(like, 5)
+    for regenerated in (released, too_long):
+        assert same(once, regenerated.dense())
+        assert same(once, regenerated.dense()), "at its second use too"
+        assert regenerated.norm() == held.norm() or block % 512
+        assert regenerated._held is None
     assert held._held is not None
-    assert regenerated._held is None
-    assert same(held.dense(), regenerated.dense())
+    assert same(once, held.dense())
 
 
 @BOTH
@@ -136,14 +145,53 @@ def test_add_into_leaves_the_source(direction):
 
 
 @BOTH
-@pytest.mark.parametrize("room", [1, 10**4, 10**7], ids=["one at a time", "block by block", "all at once"])
+@pytest.mark.parametrize("room", [1, 89, 534, 10**4, 10**7])  # a step needs 89 coordinates, or 3 * 89
 def test_drawn_ahead_is_the_same_bits(direction, room, monkeypatch):
     monkeypatch.setattr(dpzo.directions, "_AHEAD", room)
     names = ["b.weight", "a.bias", "scalar"]
     seeds = [5, 2**64 - 1, 0, 6, 7]
-    drawn = list(ahead(direction, tensors(names), iter(seeds)))
-    assert [u.seed for u in drawn] == seeds
-    for u, seed in zip(drawn, seeds, strict=True):
-        alone = direction.draw(tensors(names), seed)
-        assert u.norm() == alone.norm()
-        assert same(u.dense(), alone.dense())
+    for K in (1, 3):
+        drawn = list(ahead(direction, tensors(names), iter(seeds), K))
+        assert [tuple(u.seed for u in us) for us in drawn] == [seeds_of(seed, K) for seed in seeds]
+        for u in (u for us in drawn for u in us):
+            alone = direction.draw(tensors(names), u.seed)
+            assert u.norm() == alone.norm()
+            assert same(u.dense(), alone.dense())
+
+
+@pytest.mark.parametrize("limit", [10**6, 800, 700])
+def test_several_directions_are_held_together_or_not_at_all(limit, monkeypatch):
+    """Kills: K directions that each fit in memory and together do not."""
+    monkeypatch.setattr(dpzo.directions, "_AHEAD", 1)
+    monkeypatch.setattr(dpzo.directions, "_HELD", limit)
+    like = {"x": torch.zeros(200)}
+    (us,) = ahead(GaussianDirection(), like, iter([5]), 4)
+    first = [u.dense() for u in us]
+    assert all((u._held is not None) == (limit >= 800) for u in us)
+    assert all(same(u.dense(), dense) for u, dense in zip(us, first, strict=True))
+
+
+def test_the_seeds_of_a_step():
+    """The first is the step's own, so one direction is what it always was; none is met twice."""
+    assert seeds_of(5, 1) == (5,)
+    assert seeds_of(5, 4)[:2] == seeds_of(5, 2)
+    streams = Streams.secure(5)
+    steps = [streams.direction_seed(index) for index in range(-1, 300)]
+    seeds = [seed for step in (5, *steps) for seed in seeds_of(step, 8)]
+    assert len(set(seeds)) == len(seeds), "nor is another run's step, whose public seed is this step's"
+    assert all(0 <= seed < 2**64 for seed in seeds)
+    # Fixed for ever, or old transcripts could not be replayed.
+    assert seeds_of(5, 3) == (5, 10776581906836929202, 7264646022881360355)
+
+
+@pytest.mark.statistical
+@BOTH
+def test_the_directions_of_a_step_are_uncorrelated(direction):
+    """Kills: K times the same direction; one shifted by a few coordinates to make the next."""
+    like = {"x": torch.zeros(20_000)}
+    (us,) = ahead(direction, like, iter([5]), 3)
+    dense = [u.dense()["x"].numpy().astype(float) for u in us]
+    for first, second in itertools.combinations(dense, 2):
+        for shift in range(-4, 5):
+            assert correlation_p(first, np.roll(second, shift)) > ALPHA
+    assert correlation_p(dense[0], dense[1] + 0.1 * dense[0]) < ALPHA

@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from dpzo import GaussianDirection, ModuleModel, SphereDirection
-from dpzo.estimators import two_point
+from dpzo.estimators import two_point, two_points
 from dpzo.models.quadratic import Quadratic
 from tests.chance import hoeffding
 
@@ -48,15 +50,58 @@ def test_a_records_derivative_does_not_depend_on_the_others():
 
 def test_an_empty_batch_gives_no_values():
     model, records = quadratic()
-    assert two_point(model, records[:0], GaussianDirection().draw(model.params, 9), 0.1).shape == (0,)
+    us = [GaussianDirection().draw(model.params, seed) for seed in range(3)]
+    assert two_point(model, records[:0], us[0], 0.1).shape == (0,)
+    assert two_points(model, records[:0], us, 0.1).shape == (0, 3)
+
+
+def test_along_several_directions_it_is_one_column_each():
+    """Kills: a later direction tried from where an earlier one left the parameters; rows and columns exchanged."""
+    model, records = quadratic(dtype=torch.float32)
+    us = [SphereDirection().draw(model.params, seed) for seed in range(3)]
+    before = model.params["x"].clone()
+    columns = two_points(model, records, us, 0.1)
+    assert columns.shape == (17, 3)
+    assert columns.dtype == np.float64
+    assert torch.equal(model.params["x"], before)
+    for u, column in zip(us, columns.T, strict=True):
+        assert np.array_equal(column, two_point(model, records, u, 0.1))
+    assert np.abs(np.diff(columns)).min() > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e308])
+def test_a_broken_loss_touches_no_other_record_and_warns_of_nothing(bad):
+    """Kills: a warning, which would show in a log that some record's loss overflows."""
+
+    class Broken(type(quadratic()[0])):
+        calls = 0
+
+        def losses(self, records):
+            self.calls += 1
+            losses = super().losses(records)
+            losses[3] = bad if self.calls % 2 else -bad
+            return losses
+
+    sound, records = quadratic()
+    broken = Broken(sound.spectrum, sound.params["x"])
+    u = GaussianDirection().draw(sound.params, 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = two_point(broken, records, u, 0.1)
+    others = np.arange(len(records)) != 3
+    assert np.array_equal(got[others], two_point(sound, records, u, 0.1)[others])
+    assert not np.isfinite(got[3])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_low_precision_losses_are_subtracted_in_float64(dtype):
-    params = torch.nn.Linear(3, 1)
-    model = ModuleModel(params, lambda module, records: module(records)[:, 0].to(dtype))
+    """Kills: a difference taken in the losses' own type, where 1 less a little is 1."""
+    little, losses = torch.finfo(dtype).eps / 8, []
+    model = ModuleModel(torch.nn.Linear(3, 1), lambda module, records: losses.pop(0).expand(len(records)))
+    losses += [torch.tensor(1.0, dtype=dtype), torch.tensor(little, dtype=dtype)]
     got = two_point(model, torch.ones(4, 3), GaussianDirection().draw(model.params, 1), 0.5)
     assert got.dtype == np.float64
+    assert got.tolist() == [1 - little] * 4
 
 
 @pytest.mark.statistical

@@ -7,6 +7,7 @@ import torch
 from dp_accounting import GaussianDpEvent, NonPrivateDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 
 from dpzo import Plan, Refusal, Relation, Stage, Streams, dpgd_zeroth, dpzero, mezo, run
+from dpzo.mechanisms import EachGaussianMechanism, GaussianMechanism, LaplaceMechanism
 from dpzo.models.quadratic import Quadratic
 
 PUBLIC = {"n": 100, "steps": 10, "step_size": 0.1, "zo_eps": 1e-3}
@@ -35,6 +36,7 @@ BAD_TARGETS = [
     dict(TARGET, target_delta=0.5),
     {"target_epsilon": 2.0},
     dict(TARGET, **NOISE),
+    {**NOISE, "target_delta": 1e-5},
     {"target_delta": 1e-5},
     {},
 ]
@@ -167,6 +169,35 @@ def test_a_target_is_met(algorithm, batch_size, relation):
 def test_the_same_noise_costs_more_under_replace_one():
     cost = {r: dpzero(**{**GOOD, "relation": r}, **NOISE).epsilon(1e-5) for r in Relation}
     assert cost[Relation.ADD_REMOVE] == cost[Relation.ZERO_OUT] < cost[Relation.REPLACE_ONE]
+
+
+@pytest.mark.parametrize("kind", [GaussianMechanism, EachGaussianMechanism])
+def test_k_directions_are_calibrated_to_the_target(kind):
+    plan = replace(dpzero(**GOOD, **NOISE), mechanism=kind(1.0, 1.0, directions=4)).calibrate(2.0, 1e-5)
+    one = dpzero(**GOOD, **TARGET).mechanism.noise_multiplier
+    assert plan.mechanism.noise_multiplier == pytest.approx(one * (2 if kind is EachGaussianMechanism else 1), rel=2e-4)
+    assert 2.0 * 0.999 <= plan.epsilon(1e-5) <= 2.0
+
+
+def test_laplace_noise_is_calibrated_to_epsilon_alone_or_with_delta():
+    plan = replace(dpzero(**GOOD, **NOISE), mechanism=LaplaceMechanism(1.0, 1.0))
+    pure = plan.calibrate(2.0, 0.0, accountant="pure")
+    assert pure.mechanism.noise_multiplier == pytest.approx(2 * 10 / 2.0, rel=1e-4)  # 2C / scale a step, ten steps
+    assert pure.epsilon(0.0, accountant="pure") <= 2.0
+    assert plan.calibrate(2.0, 1e-5).mechanism.noise_multiplier < pure.mechanism.noise_multiplier
+    for accountant in (None, "pld", "closed-form"):
+        refuses(lambda name=accountant: plan.calibrate(2.0, 0.0, accountant=name))
+        refuses(lambda name=accountant: plan.epsilon(0.0, accountant=name))
+
+
+def test_a_budget_pays_for_the_most_steps_that_it_covers():
+    plan = dpzero(**GOOD, noise_multiplier=3.0, batch_size=25)
+    for budget in (0.1, plan.epsilon(1e-5, steps=4), 3.0, 1e3):
+        steps = plan.affordable(budget, 1e-5)
+        assert plan.epsilon(1e-5, steps=steps) <= budget
+        assert steps == plan.steps or plan.epsilon(1e-5, steps=steps + 1) > budget
+    assert plan.affordable(1e3, 1e-5) == 10
+    assert mezo(**PUBLIC).affordable(1e9, 1e-5) == 0
 
 
 def test_a_plan_cannot_be_changed():

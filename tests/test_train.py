@@ -4,15 +4,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dpzo import Relation, Stage, Streams, dpgd_zeroth, dpzero, mezo, random_iterate, run
+from dpzo import Refusal, Relation, Stage, Streams, dp_aggzo, dpgd_zeroth, dpzero, mezo, random_iterate, run
+from dpzo.mechanisms import GaussianMechanism
 from dpzo.models.quadratic import Quadratic
 from tests.chance import ALPHA, binomial_p
 
 COMMON = {"n": 10, "steps": 6, "step_size": 0.1, "zo_eps": 0.1, "batch_size": 4}
+PRIVATE = {"clip_threshold": 1.0, "noise_multiplier": 1.0, "relation": Relation.ADD_REMOVE}
 PLANS = {
-    "dpzero": dpzero(**COMMON, clip_threshold=1.0, noise_multiplier=1.0, relation=Relation.ADD_REMOVE),
-    "dpgd-0th": dpgd_zeroth(**COMMON, clip_threshold=1.0, noise_multiplier=1.0, relation=Relation.ADD_REMOVE),
+    "dpzero": dpzero(**COMMON, **PRIVATE),
+    "dpgd-0th": dpgd_zeroth(**COMMON, **PRIVATE),
     "mezo": mezo(**COMMON),
+    "dp-aggzo": dp_aggzo(**COMMON, **PRIVATE, directions=3),
 }
 EVERY = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 DATA = torch.linspace(-1, 2, 50).view(10, 5)
@@ -57,9 +60,9 @@ def test_nothing_happens_before_a_step_is_taken(plan):
     assert not m.params["x"].any()
     for taken in range(1, 4):
         assert next(steps).index == taken - 1
-        assert m.calls == 2 * taken, "two forward passes a step"
-    steps.close()
-    assert m.calls == 6
+        assert m.calls == 2 * plan.mechanism.directions * taken, "two forward passes a direction"
+    del steps
+    assert m.calls == 6 * plan.mechanism.directions
 
 
 @EVERY
@@ -95,6 +98,96 @@ def test_directions_do_not_depend_on_the_data(plan):
     seeds = [step.seed for step in run(plan, model(), DATA, Streams.secure(1))]
     other = [step.seed for step in run(plan, model(), -7 * DATA, Streams.secure(1))]
     assert seeds == other
+
+
+@EVERY
+def test_every_step_has_noise_and_a_batch_of_its_own(plan):
+    """Kills: one step's noise or batch used again at another."""
+
+    class Watched(Counting):
+        def losses(self, records):
+            if self.calls % (2 * plan.mechanism.directions) == 0:
+                seen.append(tuple(records[:, 0].tolist()))
+            return super().losses(records)
+
+    seen = []
+    broken = Watched(torch.full((5,), torch.nan), torch.zeros(5))  # all losses count as 0: what moves is noise
+    ends = [broken.params["x"].clone() for _ in run(plan, broken, DATA, Streams.not_private(1, 2))]
+    assert len(set(seen)) > 1
+    moves = [float(m.norm()) for m in torch.stack([torch.zeros(5), *ends]).diff(dim=0)]
+    assert len({round(move, 6) for move in moves}) == (1 if plan.algorithm == "mezo" else plan.steps)
+
+
+BUDGET_PLANS = {
+    "full batch": dpzero(n=10, steps=40, step_size=0.1, zo_eps=0.1, **PRIVATE),
+    "poisson": dpzero(n=10, steps=12, step_size=0.1, zo_eps=0.1, batch_size=8, **PRIVATE),
+    "several directions": dp_aggzo(n=10, steps=40, step_size=0.1, zo_eps=0.1, directions=2, **PRIVATE),
+    "each": dp_aggzo(n=10, steps=40, step_size=0.1, zo_eps=0.1, directions=2, clip="each", **PRIVATE),
+    "vector": dpgd_zeroth(n=10, steps=40, step_size=0.1, zo_eps=0.1, **PRIVATE),
+}
+
+
+@pytest.mark.parametrize("plan", BUDGET_PLANS.values(), ids=BUDGET_PLANS)
+def test_a_budget_ends_the_run_before_it_is_exceeded(plan):
+    """Kills: one step too many; one step too few; a budget compared with the whole plan's epsilon."""
+    epsilon = 6.0
+    taken = len(list(run(plan, model(), DATA, Streams.not_private(1, 2), budget=(epsilon, 1e-3))))
+    assert 0 < taken < plan.steps
+    assert plan.epsilon(1e-3, steps=taken) <= epsilon < plan.epsilon(1e-3, steps=taken + 1)
+
+
+@pytest.mark.parametrize("plan", [*BUDGET_PLANS.values(), PLANS["mezo"]], ids=[*BUDGET_PLANS, "mezo"])
+def test_a_budget_too_small_for_one_step_touches_nothing(plan):
+    m = model()
+    assert list(run(plan, m, DATA, Streams.secure(1), budget=(1e-3, 1e-5))) == []
+    assert m.calls == 0
+    assert not m.params["x"].any()
+
+
+def test_a_budget_that_pays_for_all_changes_nothing():
+    plan = BUDGET_PLANS["full batch"]
+    whole = list(run(plan, model(), DATA, Streams.not_private(1, 2)))
+    assert list(run(plan, model(), DATA, Streams.not_private(1, 2), budget=(1e3, 1e-5))) == whole
+
+
+@pytest.mark.parametrize("budget", [(0.0, 1e-5), (-1.0, 1e-5), (float("nan"), 1e-5), (1.0, 0.0), (1.0, 1.0)], ids=str)
+def test_a_budget_that_is_none_is_refused_before_anything_happens(budget):
+    m = model()
+    with pytest.raises(Refusal):
+        run(PLANS["dpzero"], m, DATA, Streams.secure(1), budget=budget)
+    assert m.calls == 0
+
+
+class Users:
+    """The same rows as so many users, one row each."""
+
+    unit = "user"
+
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, indices):
+        return DATA[indices]
+
+
+def test_the_datas_unit_is_the_plans():
+    """Kills: a user's guarantee claimed for records that one user may have many of."""
+    plan = PLANS["dpzero"]
+    by_user = replace(plan, unit="user")
+    for wrong, data in ((by_user, DATA), (plan, Users())):
+        with pytest.raises(Refusal, match="unit"):
+            run(wrong, model(), data, Streams.secure(1))
+    assert len(list(run(by_user, model(), Users(), Streams.secure(1)))) == plan.steps
+
+
+@pytest.mark.parametrize(
+    "change", [{"n": 9}, {"n": 11}, {"algorithm": "adam"}, {"mechanism": GaussianMechanism(1.0, 1.0, 2)}], ids=str
+)
+def test_a_run_that_does_not_fit_is_refused_at_the_call(change):
+    m = model()
+    with pytest.raises(Refusal):
+        run(replace(PLANS["dpzero"], **change), m, DATA, Streams.secure(1))
+    assert m.calls == 0
 
 
 @pytest.mark.statistical

@@ -14,6 +14,7 @@ from dpzo import (
     Step,
     Streams,
     digest,
+    dp_aggzo,
     dpgd_zeroth,
     dpzero,
     mezo,
@@ -39,7 +40,11 @@ def adapt(module, trainable=None):
 
 
 def plans(direction):
-    return [dpzero(**COMMON, **PRIVATE, direction=direction), mezo(**COMMON, direction=direction)]
+    return [
+        dpzero(**COMMON, **PRIVATE, direction=direction),
+        mezo(**COMMON, direction=direction),
+        dp_aggzo(**COMMON, **PRIVATE, direction=direction, directions=3),
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -75,6 +80,16 @@ def test_dpgd_zeroths_steps_hold_no_scalar_and_cannot_be_replayed():
     before = base.params.snapshot()
     with pytest.raises(Refusal):
         replay(plan, base.params, steps)
+    assert all(torch.equal(base.params[name], t) for name, t in before.items())
+
+
+@pytest.mark.parametrize("scalars", [(1.0,), (1.0, 2.0, 3.0, 4.0), ()], ids=len)
+def test_another_number_of_scalars_than_the_plans_directions_cannot_be_replayed(scalars):
+    """Kills: a transcript of K directions replayed along some of them."""
+    plan, base = dp_aggzo(**COMMON, **PRIVATE, directions=3), adapt(network())
+    before = base.params.snapshot()
+    with pytest.raises(Refusal, match="step 1"):
+        replay(plan, base.params, [Step(0, 0, 5, (1.0, 2.0, 3.0)), Step(1, 0, 6, scalars)])
     assert all(torch.equal(base.params[name], t) for name, t in before.items())
 
 

@@ -13,15 +13,18 @@ derivative on its own (``clip="each"``) lets it move by C sqrt(K), and the accou
 Source: Bao et al., DP-AggZO (USENIX Security 2025), for the joint clip; the noise and its accounting are ours.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from dpzo.accounting import Relation
 from dpzo.directions import Direction, Drawn, GaussianDirection
+from dpzo.errors import Refusal
 from dpzo.estimators import two_points
 from dpzo.mechanisms import EachGaussianMechanism, GaussianMechanism
 from dpzo.plan import Plan, sampler_of, with_noise
 from dpzo.stages import Stage
 from dpzo.types import Entropy, LossModel, Records
+
+Clip = Literal["jointly", "each"]
 
 
 def step(
@@ -51,7 +54,7 @@ def dp_aggzo(
     zo_eps: float,
     clip_threshold: float,
     relation: Relation,
-    clip: Literal["jointly", "each"] = "jointly",
+    clip: Clip = "jointly",
     batch_size: int | None = None,
     noise_multiplier: float | None = None,
     target_epsilon: float | None = None,
@@ -61,8 +64,10 @@ def dp_aggzo(
     """Plan a run with K = ``directions``; the other arguments are those of ``dpzero``, and C bounds a K-vector's norm.
 
     Raises:
-        Refusal: a value out of its range, or both or neither of the two ways to set the noise.
+        Refusal: a value out of its range, an unknown clip, or both or neither of the two ways to set the noise.
     """
+    if clip not in get_args(Clip):
+        raise Refusal(f"a clip among {', '.join(get_args(Clip))}", repr(clip), "Choose one.")
     kind = GaussianMechanism if clip == "jointly" else EachGaussianMechanism
     plan = Plan(
         algorithm="dp-aggzo",

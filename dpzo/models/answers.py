@@ -5,6 +5,7 @@ The loss of a record is the cross-entropy of its label among the options' scores
 Source: the classification loss of MeZO's and DPZero's OPT experiments (BoolQ, SST-2), as read in their code.
 """
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -24,24 +25,28 @@ class AnswerModel(PromptedModel):
             raise Refusal("a causal model to score whole answers", "a masked one", "Use single-token label words.")
         super().__init__(model, encoder, trainable, **options)
         self.cut = None  # an answer's later tokens attend to its earlier ones, so no single position tells all
+        self._longest_answer = max(map(len, encoder.words))
 
-    def _forward(self, records: Records) -> Tensor:
-        options = [np.array(word) for word in self.encoder.words]
+    def _forward(self, records: Records, wide: int) -> tuple[Tensor, Tensor]:
+        answers = [np.array(word) for word in self.encoder.words]
+        n, lengths = len(records), [len(answer) for answer in answers]
         rows = Records(
-            tuple(np.concatenate([prompt, option]) for prompt in records.ids for option in options),
-            np.repeat(records.position, len(options)),
-            np.repeat(records.label, len(options)),
+            tuple(np.concatenate([prompt, answer]) for prompt in records.ids for answer in answers),
+            np.repeat(records.position, len(answers)),
+            np.repeat(records.label, len(answers)),
         )
+        states = self._states(rows, wide + self._longest_answer)
         # Token j of an answer is predicted one place before it, from the prompt's last token on.
-        lengths = torch.tensor([len(option) for option in options]).repeat(len(records))
-        row = torch.arange(len(rows)).repeat_interleave(lengths)
-        place = torch.cat([torch.arange(p, p + n) for p, n in zip(rows.position, lengths.tolist(), strict=True)])
-        tokens = torch.from_numpy(np.concatenate(options * len(records))).to(self.device)
-        if self.anatomy is None:  # what lies between the hidden states and the logits is known to the model alone
-            logits = self.model(**self._inputs(rows), use_cache=False).logits[row, place].double()
-        else:
-            hidden = self.model.base_model(**self._inputs(rows), use_cache=False).last_hidden_state[row, place]
-            logits = self.model.get_output_embeddings()(self.anatomy.head(self.model, hidden)).double()
-        told = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        sums = torch.zeros(len(rows), dtype=told.dtype, device=told.device).index_add_(0, row.to(told.device), told)
-        return (sums / lengths.to(sums)).view(len(records), len(options)).float()
+        row = np.arange(n)[:, None] * len(answers) + np.repeat(np.arange(len(answers)), lengths)
+        place = records.position[:, None] + np.concatenate([np.arange(length) for length in lengths])
+        at = states[torch.from_numpy(row.ravel()), torch.from_numpy(place.ravel())]
+        if self.anatomy is not None:
+            at = self.model.get_output_embeddings()(self.anatomy.head(self.model, at))
+        tokens = torch.from_numpy(np.tile(np.concatenate(answers), n)).to(self.device)
+        told = at.double().log_softmax(-1).gather(1, tokens[:, None]).view(n, -1)
+        # Summed one token after the other, which no kernel can reorder.
+        means = [reduce(torch.add, part.unbind(1)) / part.shape[1] for part in torch.split(told, lengths, 1)]
+        return states, torch.stack(means, 1).to(at.dtype)
+
+    def _finish(self, passed: Tensor) -> Tensor:
+        return passed  # the answers' scores already

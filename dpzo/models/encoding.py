@@ -104,10 +104,10 @@ class Encoder:
 
     def encode(self, examples: Sequence[Example]) -> Records:
         """Encode every example on its own: no padding, no dependence on the others."""
-        ids, position = zip(*map(self._encode, examples), strict=True)
+        encoded = [self._encode(example) for example in examples]
         return Records(
-            tuple(np.array(i, dtype=np.int64) for i in ids),
-            np.array(position, dtype=np.int64),
+            tuple(np.array(ids, dtype=np.int64) for ids, _ in encoded),
+            np.array([position for _, position in encoded], dtype=np.int64),
             np.array([e.label for e in examples], dtype=np.int64),
         )
 

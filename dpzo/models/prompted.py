@@ -1,19 +1,18 @@
 """A language model as a classifier: it reads a prompt and chooses among label words.
 
 The loss of a record is the cross-entropy of its label among the label words' logits, at the mask of a masked model or
-after the last token of a causal one. Nothing is computed across records: each is padded on its own account, masked
-from the padding, and the model is in eval mode.
+after the last token of a causal one. Nothing is computed across records, and each loss is its record's own, bit for
+bit: records are padded each on its own account, and kernels meet them in the shapes of ``dpzo.models.shapes`` alone.
 
 Source: the loss of Zhang et al. 2024, section 5.2, as in Malladi et al. 2023.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
@@ -22,11 +21,10 @@ from tqdm import tqdm
 from dpzo.errors import Refusal
 from dpzo.models.anatomy import ANATOMIES, Anatomy, Cut
 from dpzo.models.encoding import Encoder, Records
+from dpzo.models.independence import refuse_coupling, routes
+from dpzo.models.shapes import filled, rows_of, treats_rows_alike, width
 from dpzo.parameters import Parameters
 from dpzo.tasks import Example
-
-_MULTIPLE = 4  # padded lengths are multiples of this, so that kernels meet few shapes
-_CUT_ROWS = 1024  # records that go through what comes after a cut at once: it is small
 
 
 class PromptedModel:
@@ -36,11 +34,19 @@ class PromptedModel:
         model: a masked or causal language model of transformers, put in eval mode here.
         encoder: its tokenizer with a task's prompt.
         trainable: patterns of parameter names (``*`` matches anything); ("*",) trains all.
-        max_physical_batch_size: records that go through the model at once.
+        physical_batch_size: records that go through the model at once, always exactly so many (copies fill up); 1 takes
+            each alone and unpadded, as models with experts always are. It is public: a loss does not depend on its
+            batch or how that is split, but another size may change all losses by rounding.
+        cut_batch_size: the same for what comes after the last attention, which is small. When all that is trained is
+            there, a batch of one record more than this takes twice the time.
 
     Raises:
-        Refusal: a pattern that matches nothing, or half-precision weights (their rounding eats the differences).
+        Refusal: a pattern that matches nothing, half-precision weights (their rounding eats the differences), or layers
+            that couple records.
     """
+
+    couples_records: str | None = None  # each loss is its record's own, bit for bit
+    _longest_answer = 0  # tokens that follow a prompt
 
     def __init__(
         self,
@@ -48,10 +54,13 @@ class PromptedModel:
         encoder: Encoder,
         trainable: Sequence[str] = ("*",),
         *,
-        max_physical_batch_size: int = 64,
+        physical_batch_size: int = 4,
+        cut_batch_size: int = 64,
     ) -> None:
+        refuse_coupling(model)
         self.model, self.encoder = model.eval(), encoder
-        self.max_physical_batch_size = max_physical_batch_size
+        self.physical_batch_size = 1 if routes(model.config) else rows_of(physical_batch_size)
+        self.cut_batch_size = rows_of(cut_batch_size)
         self.params = Parameters(_choose(model, trainable))
         if half := sorted({str(t.dtype) for t in self.params.values() if t.dtype in (torch.float16, torch.bfloat16)}):
             raise Refusal(
@@ -64,6 +73,7 @@ class PromptedModel:
         last = model.config.num_hidden_layers - 1
         self.cut: Cut | None = self.anatomy.cut(list(self.params), last) if self.anatomy else None
         self._words = torch.tensor([word[0] for word in encoder.words], device=self.device)
+        self._alike: dict[object, bool] = {}
 
     @property
     def trains_tail_only(self) -> bool:
@@ -76,86 +86,129 @@ class PromptedModel:
         What passes the cut is as private as the text; it stays in memory. ``progress`` names a progress bar.
         """
         records = self.encoder.encode(examples)
-        if self.cut is None:
-            return records
-        bar = tqdm(total=len(records), desc=progress, unit="text", disable=progress is None, leave=False)
-        passed = torch.empty(len(records), self.model.config.hidden_size, device=self.device)
-        with torch.inference_mode(), bar:
-            for rows in self._physical(records):
-                passed[torch.from_numpy(rows).to(self.device)] = self._pass(self.cut, records[rows])
-                bar.update(len(rows))
-        return replace(records, ids=(), passed=passed)
+        return records if self.cut is None else replace(records, ids=(), passed=self._passed(records, progress))
 
     @torch.inference_mode()
     def losses(self, records: Records) -> Tensor:
         """(b,) cross-entropies in nats, float64."""
-        label = torch.from_numpy(records.label).to(self.device)
-        # In float64 from the logits on: the difference of two losses is what counts.
-        return cross_entropy(self.scores(records).double(), label, reduction="none")
+        return self._finished(records, _cross_entropy)
 
     @torch.inference_mode()
     def scores(self, records: Records) -> Tensor:
         """(b, number of labels) logits of the label words."""
-        scores = torch.empty(len(records), len(self._words), device=self.device)
-        if records.passed is not None:
-            assert self.cut is not None
-            for start in range(0, len(records), _CUT_ROWS):
-                block = slice(start, start + _CUT_ROWS)
-                scores[block] = self._finish(self.cut.rest(self.model, records.passed[block]))
-            return scores
-        for rows in self._physical(records):
-            scores[torch.from_numpy(rows).to(self.device)] = self._forward(records[rows])
-        return scores
+        return self._finished(records, lambda scores, label: scores)
 
-    def _physical(self, records: Records) -> Iterator[npt.NDArray[np.int64]]:
-        # Records of like length go together: less padding.
-        order = np.argsort([len(i) for i in records.ids], kind="stable")
-        for start in range(0, len(order), self.max_physical_batch_size):
-            yield order[start : start + self.max_physical_batch_size]
+    def _finished(self, records: Records, last: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        passed = self._passed(records) if records.passed is None else records.passed
+        label = torch.from_numpy(records.label).to(self.device)
+        if not len(label):
+            return last(passed.new_empty(0, len(self._words)), label)
+        size = self.cut_batch_size if self._finishes_alike(passed) else 1
+        blocks = [
+            last(self._finish(_filled(passed[start : start + size], size)), _filled(label[start : start + size], size))
+            for start in range(0, len(label), size)
+        ]
+        return (blocks[0] if len(blocks) == 1 else torch.cat(blocks))[: len(label)]
 
-    def _inputs(self, records: Records) -> dict[str, Tensor]:
-        longest = max(len(i) for i in records.ids)
-        width = -(-longest // _MULTIPLE) * _MULTIPLE
-        pad = self.encoder.tokenizer.pad_token_id
-        ids = np.full((len(records), width), 0 if pad is None else pad)
-        mask = np.zeros_like(ids)
-        for row, tokens in enumerate(records.ids):
-            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
-        # Padding goes to the right, where a causal model never looks back from and a mask keeps others away from.
-        return {
-            "input_ids": torch.from_numpy(ids).to(self.device),
-            "attention_mask": torch.from_numpy(mask).to(self.device),
-        }
+    def _finishes_alike(self, passed: Tensor) -> bool:
+        def compute(trials: Sequence[int]) -> Tensor:
+            frequency = torch.tensor(trials)[:, None] + 1
+            scores = self._finish((frequency * torch.arange(1.0, passed.shape[1] + 1)).sin().to(passed))
+            losses = _cross_entropy(scores, self._words.new_zeros(len(trials)))
+            return torch.cat([scores.double(), losses[:, None]], 1)
 
-    def _forward(self, records: Records) -> Tensor:
-        at = torch.arange(len(records)), torch.from_numpy(records.position)
+        if "tail" not in self._alike:
+            self._alike["tail"] = treats_rows_alike(compute, self.cut_batch_size, trials=16)
+        return self._alike["tail"]
+
+    def _finish(self, passed: Tensor) -> Tensor:
         if self.anatomy is None:
-            logits: Tensor = self.model(**self._inputs(records)).logits
-            return logits[at][:, self._words]
-        hidden = self.model.base_model(**self._inputs(records), **self._no_cache()).last_hidden_state
-        return self._finish(hidden[at])
-
-    def _no_cache(self) -> dict[str, bool]:
-        return {} if self.encoder.masked else {"use_cache": False}
-
-    def _finish(self, hidden: Tensor) -> Tensor:
-        assert self.anatomy is not None
+            return passed  # the label words' logits already
+        hidden = passed if self.cut is None else self.cut.rest(self.model, passed)
         out = self.model.get_output_embeddings()
         bias = None if getattr(out, "bias", None) is None else out.bias[self._words]
         return linear(self.anatomy.head(self.model, hidden), out.weight[self._words], bias)
 
-    def _pass(self, cut: Cut, records: Records) -> Tensor:
+    @torch.no_grad()
+    def _passed(self, records: Records, progress: str | None = None) -> Tensor:
+        # Of each record at its label position: what passes the cut, or the last hidden state, or the words' logits.
+        shapes: dict[tuple[int, bool], list[int]] = {}
+        for row, ids in enumerate(records.ids):
+            wide = self._width(len(ids))
+            shapes.setdefault((wide, wide == len(ids)), []).append(row)
+        passed = torch.empty(0, self.model.config.hidden_size, dtype=self.model.dtype, device=self.device)
+        with tqdm(total=len(records), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
+            for shape, rows in sorted(shapes.items()):
+                size = self.physical_batch_size if self._passes_alike(*shape) else 1
+                for block, real in filled(np.array(rows), size):
+                    told = self._forward(records[block], shape[0])[1][:real]
+                    if not len(passed):
+                        passed = told.new_empty(len(records), *told.shape[1:])
+                    passed[torch.from_numpy(block[:real]).to(self.device)] = told
+                    bar.update(real)
+        return passed
+
+    def _width(self, length: int) -> int:
+        if self.physical_batch_size == 1:
+            return length
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return width(length, None if limit is None else limit - self._longest_answer)
+
+    def _passes_alike(self, wide: int, full: bool) -> bool:
+        def compute(trials: Sequence[int]) -> Tensor:
+            length, nobody = wide if full else wide - 1, np.zeros(len(trials), dtype=np.int64)
+            ids = [((7 + 4 * trial) * np.arange(length) + 5) % self.model.config.vocab_size for trial in trials]
+            states, told = self._forward(Records(tuple(ids), nobody + length - 1, nobody), wide)
+            return torch.cat([states.reshape(len(trials), -1), told], 1)
+
+        if (wide, full) not in self._alike:
+            self._alike[wide, full] = treats_rows_alike(compute, self.physical_batch_size, trials=2)
+        return self._alike[wide, full]
+
+    def _forward(self, records: Records, wide: int) -> tuple[Tensor, Tensor]:
+        # The states at all positions, and of them what is told of each record.
+        states = self._states(records, wide)
+        at = states[torch.arange(len(records)), torch.from_numpy(records.position)]
+        return states, at[:, self._words] if self.anatomy is None else at
+
+    def _states(self, records: Records, wide: int) -> Tensor:
+        pad = self.encoder.tokenizer.pad_token_id
+        ids = np.full((len(records), wide), 0 if pad is None else pad)
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(records.ids):
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+        # Padding goes to the right, where a causal model never looks back from and a mask keeps others away from.
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(self.device)}
+        inputs["attention_mask"] = torch.from_numpy(mask).to(self.device)
+        if not self.encoder.masked:
+            inputs["use_cache"] = False
+        if self.anatomy is None:  # what lies between the hidden states and the logits is known to the model alone
+            logits: Tensor = self.model(**inputs).logits
+            return logits
         caught: list[Tensor] = []
         hooks = []
-        if cut.entry is not None:
-            entry = self.model.get_submodule(cut.entry)
+        if self.cut is not None and self.cut.entry is not None:
+            entry = self.model.get_submodule(self.cut.entry)
             hooks.append(entry.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0])))
         try:
-            caught.append(self.model.base_model(**self._inputs(records), **self._no_cache()).last_hidden_state)
+            caught.append(self.model.base_model(**inputs).last_hidden_state)
         finally:
             for hook in hooks:
                 hook.remove()
-        return caught[0][torch.arange(len(records)), torch.from_numpy(records.position)]
+        return caught[0]
+
+
+def _cross_entropy(scores: Tensor, label: Tensor) -> Tensor:
+    # In float64 from the logits on: the difference of two losses is what counts.
+    return cross_entropy(scores.double(), label, reduction="none")
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    if len(rows) == size:
+        return rows
+    block = rows.new_zeros(size, *rows.shape[1:])
+    block[: len(rows)] = rows
+    return block
 
 
 def _choose(model: Any, patterns: Sequence[str]) -> dict[str, Tensor]:

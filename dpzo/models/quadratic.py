@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from dpzo.models.independence import COUPLED
 from dpzo.parameters import Parameters
 
 
@@ -10,6 +11,8 @@ class Quadratic:
 
     Source: Zhang et al. 2024, section 5.1 (Figures 1 and 2).
     """
+
+    couples_records = COUPLED  # one matrix product for all
 
     def __init__(self, spectrum: Tensor, start: Tensor) -> None:
         self.spectrum = spectrum

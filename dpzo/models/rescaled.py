@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dpzo.errors import Refusal
+from dpzo.models.independence import couples_records
 from dpzo.parameters import Parameters
 from dpzo.types import LossModel, Records
 
@@ -36,6 +37,11 @@ class Rescaled:
         for name, tensor in self.model.params.items():
             tensor.data.copy_(self.origin[name] + self.scale[name] * self.params[name])
         return self.model
+
+    @property
+    def couples_records(self) -> str | None:
+        """As for the model."""
+        return couples_records(self.model)
 
     def losses(self, records: Records) -> Tensor:
         """(b,) losses at x_0 + s * w."""

@@ -1,12 +1,15 @@
 """A record whose loss overflows counts as 0, by rule: the run neither stops nor shows it."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from dpzo import Relation, Streams, dpgd_zeroth, dpzero, mezo, run
+from dpzo import Relation, Streams, dp_aggzo, dpgd_zeroth, dpzero, mezo, run
 from dpzo.models.quadratic import Quadratic
+
+pytestmark = pytest.mark.filterwarnings("error")  # a log is a release too
 
 BAD = [math.nan, math.inf, -math.inf, 1e308, -1e308]
 
@@ -29,7 +32,15 @@ def plan(algorithm):
     common = {"n": 6, "steps": 10, "step_size": 0.01, "zo_eps": 1e-3}
     if algorithm is mezo:
         return mezo(**common)
-    return algorithm(**common, clip_threshold=1.0, noise_multiplier=1.0, relation=Relation.ADD_REMOVE)
+    common |= {"clip_threshold": 1.0, "noise_multiplier": 1.0, "relation": Relation.ADD_REMOVE}
+    return algorithm(**common)
+
+
+def several(clip):
+    return partial(dp_aggzo, directions=3, clip=clip)
+
+
+PRIVATE = [dpzero, dpgd_zeroth, several("jointly"), several("each")]
 
 
 def trained(algorithm, model, data):
@@ -37,7 +48,7 @@ def trained(algorithm, model, data):
     return model.params["x"], steps
 
 
-@pytest.mark.parametrize("algorithm", [dpzero, dpgd_zeroth, mezo])
+@pytest.mark.parametrize("algorithm", [*PRIVATE, mezo])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_non_finite_loss_counts_as_zero(algorithm, bad, flip):
@@ -51,7 +62,7 @@ def test_a_non_finite_loss_counts_as_zero(algorithm, bad, flip):
     assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("algorithm", [dpzero, dpgd_zeroth])
+@pytest.mark.parametrize("algorithm", PRIVATE)
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("flip", [False, True])
 def test_all_records_broken(algorithm, bad, flip):

@@ -40,7 +40,6 @@ def test_scores_are_mean_log_likelihoods_of_the_answers_tokens(loaded: Any, exam
                 told = one.model(input_ids=whole).logits[0].double().log_softmax(-1)
             expected[i, j] = sum(told[len(ids) - 1 + k, token] for k, token in enumerate(word)) / len(word)
     torch.testing.assert_close(model.scores(records), expected, atol=1e-5, rtol=1e-5)
-    model.max_physical_batch_size = 5
     losses = model.losses(records)
     by_hand = torch.nn.functional.cross_entropy(expected.double(), torch.from_numpy(records.label), reduction="none")
     torch.testing.assert_close(losses, by_hand, atol=1e-5, rtol=1e-5)

@@ -26,37 +26,17 @@ LONG = Example(("a good plot It was great actors dull film " * 12,), 0)
 
 
 @pytest.mark.parametrize(("family", "what"), PATHS, ids=NAMES)
-def test_a_record_is_scored_alike_alone_beside_longer_ones_and_in_any_order(
+def test_padding_and_batching_change_a_loss_by_no_more_than_rounding(
     prompted: Maker, examples: Texts, family: str, what: Any
 ) -> None:
-    model = prompted(family, what)
-    records = model.encode([*examples, LONG])
-    n = len(records)
-    alone = torch.cat([model.losses(records[np.array([i])]) for i in range(n)])
-    assert alone.shape == (n,)
-    assert alone.dtype == torch.float64
-    torch.testing.assert_close(model.losses(records), alone, atol=1e-5, rtol=1e-5)
-    order = np.random.default_rng(0).permutation(n)
-    torch.testing.assert_close(model.losses(records[order]), alone[order], atol=1e-5, rtol=1e-5)
-    for size in (1, 3, 1000):
-        model.max_physical_batch_size = size
-        torch.testing.assert_close(model.losses(records), alone, atol=1e-5, rtol=1e-5)
-        # The states that are cached do not depend on it either.
-        torch.testing.assert_close(model.losses(model.encode([*examples, LONG])), alone, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("family", "what"), PATHS, ids=NAMES)
-def test_another_records_text_leaves_this_ones_loss(prompted: Maker, examples: Texts, family: str, what: Any) -> None:
-    model = prompted(family, what)
-    plain = model.encode(examples)
-    first = model.losses(plain)
-    for i, other in ((0, examples[7]), (5, Example((examples[5].texts[0][::-1],), 1)), (11, LONG)):
-        neighbour = model.encode([*examples[:i], other, *examples[i + 1 :]])
-        keep = np.array([j for j in range(len(examples)) if j != i])
-        tolerance = 1e-6 if other is not LONG else 1e-5  # the long one changes how far all are padded
-        torch.testing.assert_close(model.losses(neighbour)[keep], first[keep], atol=tolerance, rtol=0)
-        assert np.array_equal(plain.label[keep], neighbour.label[keep])
-        assert np.array_equal(plain.position[keep], neighbour.position[keep])
+    """Kills: padding that is attended to. (That one size keeps every bit is test_independence's.)"""
+    losses = []
+    for size in (1, 3, 4, 16):
+        model = prompted(family, what, physical_batch_size=size)
+        losses.append(model.losses(model.encode([*examples, LONG])))
+        assert losses[-1].shape == (len(examples) + 1,)
+        assert losses[-1].dtype == torch.float64
+        torch.testing.assert_close(losses[-1], losses[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -102,7 +82,8 @@ def test_an_empty_batch_has_no_losses_and_stops_no_run(prompted: Maker, examples
         noise_multiplier=1.0, relation=Relation.ADD_REMOVE,
     )  # fmt: skip
     streams = Streams.not_private(0, secret_seed=1)
-    sizes = [len(b) for b in plan.sampler.batches(plan.n, plan.steps, Streams.not_private(0, secret_seed=1).private)]
+    private = Streams.not_private(0, secret_seed=1).private
+    sizes = [len(b) for b in plan.sampler.batches(plan.n, range(plan.steps), private)]
     assert 0 in sizes
     steps = list(dpzo.run(plan, model, records, streams))
     assert len(steps) == 8

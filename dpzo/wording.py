@@ -1,0 +1,128 @@
+"""What a privacy statement says in words: one sentence for each part of a plan, and none for what is not there."""
+
+import math
+from decimal import ROUND_CEILING, Context
+from typing import TYPE_CHECKING, Any
+
+from dpzo.accounting import Relation
+from dpzo.mechanisms import GRID, GaussianVectorMechanism, PlainSum
+from dpzo.noise import total_variation
+from dpzo.plan import Plan
+
+if TYPE_CHECKING:
+    from dpzo.report import Statement
+
+_CHANGES = {
+    Relation.ADD_REMOVE: "adding or removing one {}",
+    Relation.REPLACE_ONE: "replacing one {} by another",
+    Relation.ZERO_OUT: "replacing one {} by a blank that contributes nothing",
+}
+_SAMPLERS = {
+    "FullBatch": "full batch: every {unit} at every step",
+    "PoissonSampler": "Poisson: each {unit} joins each batch on its own with probability {sample_rate:.6g}",
+    "TruncatedPoisson": "truncated Poisson: each {unit} is drawn on its own with probability {sample_rate:.6g}, and of "
+    "more than {cap} a uniformly random {cap} are kept",
+    "FixedSize": "fixed size: a uniformly random {batch_size} of the {unit}s at each step",
+    "ShuffledEpochs": "shuffled epochs: each {unit} once an epoch, in batches of {batch_size}; no amplification",
+    "BallsAndBins": "balls and bins: each {unit} joins one of the {bins} steps of each epoch, uniformly and on its own",
+}
+_MECHANISMS = {
+    "GaussianMechanism": "{derivatives} of each {unit} clipped to length C = {C:g}; Gaussian noise of standard "
+    "deviation {scale:.6g} on {sums}",
+    "EachGaussianMechanism": "{derivatives} of each {unit} clipped each to C = {C:g}, so together to C sqrt({K}), "
+    "which is what is accounted; Gaussian noise of standard deviation {scale:.6g} on {sums}",
+    "LaplaceMechanism": "{derivatives} of each {unit} clipped to length C = {C:g}; Laplace noise of scale {scale:.6g} "
+    "on {sums}",
+    "GaussianVectorMechanism": "the estimated gradient of each {unit} clipped to length C = {C:g}; Gaussian noise of "
+    "standard deviation {scale:.6g} on each coordinate of the sum",
+    "PlainSum": "{sums} of {derivatives}, with no clip and no noise",
+}
+_ACCOUNTANTS = {
+    "closed-form": "closed form of Gaussian DP, exact",
+    "pld": "privacy loss distributions (PLD), an upper bound",
+    "rdp": "Renyi DP (RDP), an upper bound",
+    "pure": "sum of pure epsilons, an upper bound at every delta",
+}
+
+
+def words_of(made: "Statement") -> dict[str, Any]:
+    """Return what ``made`` says in words, by key, and how far a draw of its noise is from the ideal."""
+    plan, mechanism, unit = made.plan, made.plan.mechanism, made.plan.unit
+    one = unit if unit == "record" else f"{unit} with all that is theirs"
+    sampler = plan.describe()["sampler"]
+    losses = "its own, whoever else is in the batch: the model promises it"
+    if made.couples_records is not None:
+        losses = "not promised to be its own, and what its batch does to it is not in the sensitivity. "
+        losses += made.couples_records
+    transcript = f"the transcript: the public seed of the directions and {_count('number', plan)} for each step"
+    if isinstance(mechanism, GaussianVectorMechanism):
+        transcript = "every iterate (the weights after each step) and the public seed of the directions"
+    return {
+        "relation": str(plan.relation),
+        "unit": unit,
+        "neighbours": f"two data sets that differ by {_CHANGES[plan.relation].format(one)}",
+        "sampler": _SAMPLERS[sampler["kind"]].format(unit=unit, **sampler),
+        "mechanism": _mechanism(plan),
+        "accounting": _ACCOUNTANTS[made.accountant],
+        "noise": _noise(made),
+        "draws": made.charged * mechanism.directions,
+        "total_variation": draw_distance(plan),
+        "losses": losses,
+        "covered": [
+            transcript,
+            "what follows from it and the starting weights: the trained weights, means of iterates, replays",
+            "the plan and this statement",
+        ],
+        "withheld": [
+            "who was in a batch, and how many: sums are divided by a public number",
+            "losses and derivatives of records and batches, and all else that was measured on the private data",
+            "the noise before it was added",
+            "the ledger's file: its hash of the data would confirm a right guess of all of them",
+        ],
+    }
+
+
+def draw_distance(plan: Plan) -> float | None:
+    """How far one draw's law is from the ideal noise's, in total variation; None where that is not bounded."""
+    if isinstance(plan.mechanism, PlainSum | GaussianVectorMechanism):
+        return None
+    return total_variation(plan.mechanism.noise_multiplier * GRID)
+
+
+def _mechanism(plan: Plan) -> str:
+    mechanism, K = plan.mechanism, plan.mechanism.directions
+    C, scale = math.nan, math.nan
+    if not isinstance(mechanism, PlainSum):
+        C, scale = mechanism.clip_threshold, mechanism.noise_multiplier * mechanism.clip_threshold
+    derivatives = "the derivative" if K == 1 else f"the {K} derivatives"
+    sums = "the sum" if K == 1 else f"each of the {K} sums"
+    text = _MECHANISMS[type(mechanism).__name__]
+    return text.format(C=C, K=K, scale=scale, derivatives=derivatives, sums=sums, unit=plan.unit)
+
+
+def _noise(made: "Statement") -> str:
+    if isinstance(made.plan.mechanism, PlainSum):
+        return "none"
+    source = "from the secret stream" if made.secret else "from a seed, not secret"
+    if (distance := draw_distance(made.plan)) is None:
+        return f"{source}, in double precision: it idealises real-valued noise, and its error is not in delta"
+    return (
+        f"{source}; exact on a grid of C / 2**24 but for a total variation below {rounded_up(distance)} a draw, "
+        f"which adds {rounded_up(made.delta_of_noise or 0.0)} to delta over {_count('draw', made.plan, made.charged)}: "
+        "included"
+    )
+
+
+def _count(noun: str, plan: Plan, steps: int = 1) -> str:
+    count = steps * plan.mechanism.directions
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
+
+
+def rounded_up(value: float) -> str:
+    """Four digits, never less than the value."""
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"
+
+
+def one_line(text: str) -> str:
+    """The text as one line that can end no table cell and no comment."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
