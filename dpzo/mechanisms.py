@@ -34,7 +34,7 @@ def finite(values: Floats) -> Floats:
 def on_grid(values: Floats, clip_threshold: float) -> Integers:
     """Each value clipped to [-C, C] on its own, in whole steps of C / GRID (to nearest)."""
     with np.errstate(over="ignore"):
-        share = np.clip(finite(values) / clip_threshold, -1, 1)
+        share = np.minimum(np.maximum(finite(values) / clip_threshold, -1.0), 1.0)  # np.clip takes ten times as long
     return np.asarray(np.rint(share * GRID), dtype=np.int64)
 
 

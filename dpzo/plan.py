@@ -50,7 +50,8 @@ class Plan:
         if self.unit not in get_args(Unit):
             raise Refusal(f"a unit among {', '.join(get_args(Unit))}", repr(self.unit), "Choose one.")
         inner = self.mechanism.event()
-        if not self.sampler.covers(inner, self.relation):
+        covers = getattr(self.sampler, "covers", None)  # a sampler that does not say covers nothing
+        if covers is None or not covers(inner, self.relation):
             raise Refusal(
                 f"a sampler that can be accounted with {inner} under {self.relation}",
                 self.sampler,

@@ -3,25 +3,29 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 import dpzo
-from dpzo import Plan, Refusal, Relation, Streams
+from dpzo import Ledger, Plan, Refusal, Relation, Streams
 from dpzo.accounting import check_delta, choose
 from dpzo.averaging import TailAverage
+from dpzo.fingerprint import fingerprint
 from dpzo.models.encoding import Encoder, Records
 from dpzo.models.load import Loaded
 from dpzo.models.prompted import PromptedModel
 from dpzo.models.rescaled import Rescaled
 from dpzo.plan import sampler_of
+from dpzo.report import statement, write
 from dpzo.tasks import Example, Split, Task, k_shot, subsample
 from reproduce.public_text import SENTENCES
 from reproduce.recipes import Recipe
-from reproduce.results import peak_memory_mib
+from reproduce.results import key, peak_memory_mib
 
 RELATION = Relation.ADD_REMOVE
 METHODS = ("zero-shot", "calibrated", "mezo", "dpzero")
@@ -77,12 +81,15 @@ class Bench:
         recipe: Recipe,
         read: Callable[[Split], Sequence[Example]],
         device: str,
+        out: Path | None = None,
     ) -> None:
-        self.loaded, self.task, self.device = loaded, task, device
+        self.loaded, self.task, self.device, self.out = loaded, task, device, out
         prompt = task.masked if loaded.masked else task.causal_prompt(recipe.prompt)
         encoder = Encoder(loaded.tokenizer, task, prompt, masked=loaded.masked)
         self.prompt = prompt
-        self.model = PromptedModel(loaded.model, encoder, recipe.trainable)
+        # The tail's rows are cheap: in blocks of a quarter of the expected batch few of them are fill.
+        rows = max(64, (recipe.batch_size or 1024) // 4)
+        self.model = PromptedModel(loaded.model, encoder, recipe.trainable, cut_batch_size=rows)
         self._read = read
         self._known: dict[Example, int] = {}
         self._records: Records | None = None
@@ -184,15 +191,23 @@ class Bench:
         tenths = sorted({max(1, plan.steps * k // 10) for k in range(1, 11)})
         spent = {t: plan.epsilon(self.recipe.delta, steps=t) for t in tenths} if private else {}
         steps = []
-        began = time.perf_counter()
-        for step in dpzo.run(plan, self.subject, train, streams):
-            steps.append(step)
-            if average is not None:
-                average.add(step.index)
-            bar.update()
-            if len(steps) in spent:
-                bar.set_postfix_str(f"epsilon spent {spent[len(steps)]:.2f}")
-        seconds = time.perf_counter() - began
+        with self._ledger(cell) as ledger:
+            began = time.perf_counter()
+            run = dpzo.run(plan, self.subject, train, streams, ledger=ledger)
+            known = ledger.charged if ledger is not None else 0
+            for step in run:
+                steps.append(step)
+                if average is not None:
+                    average.add(step.index)
+                bar.update()
+                if step.index + 1 in spent:
+                    bar.set_postfix_str(f"epsilon spent {spent[step.index + 1]:.2f}")
+            seconds = time.perf_counter() - began
+        if private and self.out is not None:
+            told = statement(
+                plan, self.recipe.delta, private=streams.are_private, released=len(steps), model=self.subject
+            )
+            write(told, self.out / "privacy" / key(asdict(cell)))
         if average is not None:
             average.apply()
         self._sync()
@@ -205,10 +220,20 @@ class Bench:
             "noise_multiplier": getattr(plan.mechanism, "noise_multiplier", None),
             "streams": "private" if streams.are_private else "NOT PRIVATE",
             "steps": len(steps),
+            "resumed_after": known,
             "seconds": seconds,
             "seconds_per_step": seconds / len(steps),
             "transcript_sha256": dpzo.digest(steps),
         }
+
+    def _ledger(self, cell: Cell) -> AbstractContextManager[Ledger | None]:
+        """The run's write-ahead ledger: a run that was stopped goes on where it was, and what it spent stays spent."""
+        if self.out is None:
+            return nullcontext()
+        folder = self.out / "ledgers"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = fingerprint(list(self._examples("train", cell.seed)))
+        return Ledger(folder / f"{key(asdict(cell))}.ledger", data=data)
 
     def _measure(self, records: Records, split: str, shift: torch.Tensor | None) -> dict[str, Any]:
         scores = self.model.scores(records).double()

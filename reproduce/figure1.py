@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import typer
 
 from dpzo import Refusal
-from reproduce.quadratics import SIZES, chosen, gather, interval
+from reproduce.quadratics import PAPER, SIZES, chosen, gather, interval
 from synthetic import style
 from synthetic.problems import RANKS
 from synthetic.sweep import METHODS
@@ -62,17 +62,28 @@ def show(
 def table(rows: list[dict[str, Any]], measure: str) -> str:
     """Markdown: mean and half of the 95 % interval over seeds, training then test, and the cell that won."""
     lines = [
-        "| rank | d | method | train | test | step size | C | T |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| rank | d | method | train | test | step size | C | T | at an edge |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in sorted(rows, key=lambda r: (list(RANKS).index(r["rank"]), r["d"], METHODS.index(r["method"]))):
         train, test = row["outcome"][f"train_{measure}"], row["outcome"][f"test_{measure}"]
         (mean, half), (test_mean, test_half) = interval(train["values"]), interval(test["values"])
+        won = f"{train['alpha']:g} | {train['clip']:g} | {train['steps']} | {_edges(row['grid'], train)}"
         lines.append(
             f"| {row['rank']} | {row['d']} | {row['method']} | {mean:.4g} ± {half:.2g} | {test_mean:.4g} ± "
-            f"{test_half:.2g} | {train['alpha']:g} | {train['clip']:g} | {train['steps']} |"
+            f"{test_half:.2g} | {won} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _edges(ran: dict[str, list[float]], best: dict[str, Any]) -> str:
+    """Which of the winner's values lie on an edge of what was run, beyond which the paper's grid goes on."""
+    found = []
+    for name, of in (("alphas", "alpha"), ("clips", "clip"), ("lengths", "steps")):
+        paper, value = getattr(PAPER, name), best[of]
+        if (value == min(ran[name]) > min(paper)) or (value == max(ran[name]) < max(paper)):
+            found.append({"alpha": "step size", "clip": "C", "steps": "T"}[of])
+    return ", ".join(found)
 
 
 def draw(rows: list[dict[str, Any]], measure: str, title: str, path: str) -> None:

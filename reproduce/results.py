@@ -36,8 +36,8 @@ class Results:
         self.rows: dict[str, dict[str, Any]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not resume and path.exists():
-                path.replace(_free_name(path))
+            if not resume:
+                set_aside(path)
             if path.exists():
                 self._read()
             with path.open("a"):
@@ -99,6 +99,12 @@ class Results:
     def get(self, cell: dict[str, Any]) -> dict[str, Any] | None:
         """The finished run of a cell, if there is one."""
         return self.rows.get(key(cell))
+
+
+def set_aside(path: Path) -> None:
+    """Give a file or folder another name, if it is there, so that nothing goes on from it."""
+    if path.exists():
+        path.replace(_free_name(path))
 
 
 def _free_name(path: Path) -> Path:

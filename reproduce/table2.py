@@ -28,7 +28,7 @@ from reproduce.data import Data
 from reproduce.engine import METHODS, Bench, Cell, cells, say
 from reproduce.present import entries, markdown, notes, picture, table_csv
 from reproduce.recipes import Recipe, recipe
-from reproduce.results import Results
+from reproduce.results import Results, set_aside
 
 PAPER_NEEDS = """\
 The paper's size trains RoBERTa-large (355M parameters) for 10,000 steps in each of 45 runs a task
@@ -117,6 +117,8 @@ def _run(
         say(f"Asking the Hugging Face hub for {', '.join(asked)}; without a network it gives up in half a minute.")
     reads = {name: Data(get_task(name), data_dir, assets) for name in chosen.tasks}
     results = Results(out / "table2.jsonl", resume=resume)
+    if not resume:
+        set_aside(out / "ledgers")
     for note in results.notes:
         say(note)
     everything: list[Cell] = []
@@ -135,7 +137,7 @@ def _run(
                 mine = [cell for cell in left if cell.task == name]
                 if not mine:
                     continue
-                bench = Bench(loaded, get_task(name), _prompt_of(chosen, get_task(name)), data.read, device)
+                bench = Bench(loaded, get_task(name), _prompt_of(chosen, get_task(name)), data.read, device, out)
                 splits: tuple[Split, ...] = ("test", "validation") if len(chosen.clips) > 1 else ("test",)
                 for cell in mine:
                     bench.check(cell)
