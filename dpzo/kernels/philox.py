@@ -21,13 +21,15 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
 
     The tensors of ``counter`` and ``key`` are int64, hold 32-bit values and broadcast against one another.
     """
-    c0, c1, c2, c3 = counter
+    shape = torch.broadcast_shapes(*(part.shape for part in (*counter, *key)))
+    c0, c1, c2, c3 = (part.expand(shape) for part in counter)
     k0, k1 = key
     for _ in range(_ROUNDS):
         # The product of two 32-bit words wraps around int64's sign, which leaves its 64 bits right; a word's
         # upper half may hold rubbish until it is masked, because only multiplication looks at it.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = ((p1 >> 32) ^ c1 ^ k0) & _MASK, ((p0 >> 32) ^ c3 ^ k1) & _MASK
+        c0 = (p1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
+        c2 = (p0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
         c1, c3 = p1, p0
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return c0, c1 & _MASK, c2, c3 & _MASK
@@ -55,8 +57,8 @@ def standard_normals(start: int, count: int, *, keys: Sequence[int], stream: int
     normals = torch.empty(len(keys), len(index), 4, dtype=torch.float32, device=device)
     for pair in (0, 1):
         # 24 bits each: what float32 holds exactly. The half keeps the logarithm's argument above zero.
-        u = ((words[2 * pair] >> 8).float() + 0.5) * 2.0**-24
-        angle = (words[2 * pair + 1] >> 8).float() * (2 * math.pi * 2.0**-24)
+        u = (words[2 * pair] >> 8).float().add_(0.5).mul_(2.0**-24)
+        angle = (words[2 * pair + 1] >> 8).float().mul_(2 * math.pi * 2.0**-24)
         radius = u.log_().mul_(-2).sqrt_()
         torch.mul(radius, torch.cos(angle), out=normals[..., 2 * pair])
         torch.mul(radius, torch.sin(angle), out=normals[..., 2 * pair + 1])
