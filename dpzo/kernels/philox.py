@@ -7,6 +7,7 @@ alone, so that every device and every thread count gives the same bits; a faster
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
 
     The tensors of ``counter`` and ``key`` are int64, hold 32-bit values and broadcast against one another.
     """
-    shape = torch.broadcast_shapes(*(part.shape for part in (*counter, *key)))
+    shape = np.broadcast_shapes(*(tuple(part.shape) for part in (*counter, *key)))
     c0, c1, c2, c3 = (part.expand(shape) for part in counter)
     k0, k1 = key
     for _ in range(_ROUNDS):
