@@ -1,8 +1,12 @@
 """Table 1: how the error grows with the dimension, measured on the quadratics of Figure 1, beside the theory.
 
-Slopes are of log E ||grad F||^2 against log d. The theory's column is the slope of each theorem's bound on the same
-problems, whose Lipschitz constant and gap grow with d too (Table 1 of the paper holds them fixed). A bound is an upper
-bound: the verdict says whether the measured slope exceeds it by more than its interval.
+Slopes are of log E ||grad F||^2 against log d, the best cell of Figure 1 at each d. The theory's column is the slope of
+each theorem's bound on the same problems, whose Lipschitz constant and gap grow with d too (Table 1 of the paper holds
+them fixed; a quadratic has no global one, so the records' root mean square gradient at x_0 stands for it). A bound is an
+upper bound on the level: the verdict says by which factor, at least, the measured values stay below it. Their slope may
+be steeper all the same, and is: at a small d the best run is far below its bound, because a quadratic satisfies the PL
+inequality, under which the error falls as 1 / (n epsilon)^2 and grows as kappa r, and because no run has more than the
+grid's 5120 steps, which are too few at a large d.
 """
 
 import sys
@@ -51,7 +55,7 @@ def main(
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line for each method and rank."""
     lines = [
-        "| method | effective rank | paper's rate, by d and r | slope of the bound | slope measured | verdict |",
+        "| method | effective rank | paper's rate, by d and r | slope of the bound | slope measured | level against the bound |",
         "| --- | --- | --- | ---: | ---: | --- |",
     ]
     for method in METHODS:
@@ -60,8 +64,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             d = np.array([r["d"] for r in mine], dtype=float)
             squares = np.array([np.square(r["outcome"]["train_gradient"]["values"]) for r in mine])  # (d, seeds)
             mean, half = interval([slope(d, column) for column in squares.T])
-            bound = slope(d, np.array([_bound(method, rank, r) for r in mine]))
-            verdict = "holds" if mean - half <= bound else "EXCEEDED"
+            levels = np.array([_bound(method, rank, r) for r in mine])
+            bound = slope(d, levels)
+            slack = float(min(levels / squares.mean(1)))
+            verdict = f"{slack:.0f} times below" if slack >= 1 else f"EXCEEDED, {1 / slack:.1f} times"
             rate = PAPER[method][0 if rank == "d" else 1]
             lines.append(f"| {method} | {rank} | {rate} | {bound:.2f} | {mean:.2f} ± {half:.2f} | {verdict} |")
     return "\n".join(lines) + "\n"
