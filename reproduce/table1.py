@@ -1,12 +1,12 @@
 """Table 1: how the error grows with the dimension, measured on the quadratics of Figure 1, beside the theory.
 
-Slopes are of log E ||grad F||^2 against log d, the best cell of Figure 1 at each d. The theory's column is the slope of
-each theorem's bound on the same problems, whose Lipschitz constant and gap grow with d too (Table 1 of the paper holds
-them fixed; a quadratic has no global one, so the records' root mean square gradient at x_0 stands for it). A bound is an
-upper bound on the level: the verdict says by which factor, at least, the measured values stay below it. Their slope may
-be steeper all the same, and is: at a small d the best run is far below its bound, because a quadratic satisfies the PL
-inequality, under which the error falls as 1 / (n epsilon)^2 and grows as kappa r, and because no run has more than the
-grid's 5120 steps, which are too few at a large d.
+Slopes are of log E ||grad F||^2 against log d, the best cell of Figure 1 at each d. The theory's column is the slope
+of each theorem's bound on the same problems, whose Lipschitz constant and gap grow with d too. (Table 1 of the paper
+holds them fixed. A quadratic has no global constant: the records' root mean square gradient at x_0 stands for it.) A
+bound is an upper bound on the level: the last column says by which factor, at least, the measured values stay below it.
+Their slope may be steeper all the same, and is: at a small d the best run is far below its bound, because a quadratic
+satisfies the PL inequality, under which the error falls as 1 / (n epsilon)^2 and grows as kappa r, and because no run
+has more than the grid's 5120 steps, which are too few at a large d.
 """
 
 import sys
@@ -55,7 +55,7 @@ def main(
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line for each method and rank."""
     lines = [
-        "| method | effective rank | paper's rate, by d and r | slope of the bound | slope measured | level against the bound |",
+        "| method | effective rank | the paper's rate | slope of the bound | slope measured | level against the bound |",
         "| --- | --- | --- | ---: | ---: | --- |",
     ]
     for method in METHODS:
