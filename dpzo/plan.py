@@ -28,7 +28,7 @@ class Plan:
         n: the number of records, public; the run refuses data of another length.
         sampler, mechanism, direction, stages: see their rooms.
         relation: which data sets are neighbours. Mandatory: the same run has another epsilon under each.
-        unit: what a neighbour differs in: one "record", or one "user" with all of its records (``dpzo.models.users.ByUser``).
+        unit: what neighbours differ in: one "record", or one "user" with all of its records (``dpzo.models.users``).
     """
 
     algorithm: str

@@ -55,7 +55,7 @@ def main(
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line for each method and rank."""
     lines = [
-        "| method | effective rank | the paper's rate | slope of the bound | slope measured | level against the bound |",
+        "| method | effective rank | the paper's rate | slope of the bound | slope measured | against the bound |",
         "| --- | --- | --- | ---: | ---: | --- |",
     ]
     for method in METHODS:
