@@ -2,12 +2,15 @@
 
 from dpzo.accounting import Relation
 from dpzo.algorithms.dp_aggzo import dp_aggzo
+from dpzo.algorithms.dp_zopo import dp_zopo
+from dpzo.algorithms.dp_zoso import dp_zoso
 from dpzo.algorithms.dpgd_zeroth import dpgd_zeroth
 from dpzo.algorithms.dpzero import dpzero
 from dpzo.algorithms.mezo import mezo
 from dpzo.directions import GaussianDirection, SphereDirection
 from dpzo.errors import Refusal
 from dpzo.ledger import Ledger
+from dpzo.masks import Pruning
 from dpzo.models.module import ModuleModel
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
@@ -22,6 +25,7 @@ __all__ = [
     "Ledger",
     "ModuleModel",
     "Plan",
+    "Pruning",
     "Refusal",
     "Relation",
     "SphereDirection",
@@ -30,6 +34,8 @@ __all__ = [
     "Streams",
     "digest",
     "dp_aggzo",
+    "dp_zopo",
+    "dp_zoso",
     "dpgd_zeroth",
     "dpzero",
     "mezo",

@@ -1,5 +1,7 @@
 """The mean of the later iterates: post-processing of what was released, so free of privacy cost."""
 
+import torch
+
 from dpzo.parameters import Parameters
 
 
@@ -8,7 +10,7 @@ class TailAverage:
 
     def __init__(self, params: Parameters, first: int) -> None:
         self.params, self.first, self.count = params, first, 0
-        self.mean = {name: t.detach().double() for name, t in params.items()}
+        self.mean = {name: t.detach().to(torch.float64, copy=True) for name, t in params.items()}
 
     def add(self, index: int) -> None:
         """Take in the iterate after step ``index``."""

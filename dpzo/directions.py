@@ -50,7 +50,8 @@ class Drawn:
         self._held = held
         self._factor: float | None = None
 
-    def _blocks(self) -> Blocks:
+    def normals(self) -> Blocks:
+        """The standard normal vector in blocks (tensor's name, slice, values); u is ``factor`` times it."""
         if self._held is not None:
             return self._held
         blocks = ((name, where, z[0]) for name, where, z in _generate(self.like, [self.seed]))
@@ -73,7 +74,7 @@ class Drawn:
     def _normals_norm(self) -> float:
         # Rows of fixed length, then their sums in exact arithmetic: no thread count can change the result.
         rows: list[float] = []
-        for _, _, z in self._blocks():
+        for _, _, z in self.normals():
             padded = torch.nn.functional.pad(z, (0, -len(z) % 512)).view(-1, 512)
             rows += padded.double().square().sum(1).tolist()
         return math.sqrt(math.fsum(rows))
@@ -84,7 +85,7 @@ class Drawn:
         The sum is taken in float32 and rounded once to the tensor's own type.
         """
         into, alpha = tensors if into is None else into, scale * self.factor
-        for name, where, z in self._blocks():
+        for name, where, z in self.normals():
             source, target = tensors[name].data.view(-1), into[name].data.view(-1)
             if len(z) < len(source):
                 source, target = source[where], target[where]
@@ -121,7 +122,7 @@ def ahead(
     """For each step's seed its K directions; the bits are those of ``direction.draw``, drawn alone or not."""
     seeds, count = iter(seeds), directions * sum(t.numel() for t in like.values())
     if count > _AHEAD // 2:
-        hold = count <= _HELD
+        hold = count <= _HELD and getattr(like, "hold", True)
         for seed in seeds:
             yield tuple(direction.draw(like, s, None, hold) for s in seeds_of(seed, directions))
     while chunk := [s for seed in islice(seeds, _AHEAD // count) for s in seeds_of(seed, directions)]:

@@ -48,13 +48,14 @@ class Ledger:
 
     ``data`` is a text of your own that names the training data; none: the ``fingerprint`` of all records.
     ``charged`` is the number of steps that are paid for; ``dpzo.ledger.read(path).epsilon(delta)`` is their cost.
+    ``known`` is the number of steps that the weights had behind them when the run began here.
 
     Raises:
         Refusal: a file that cannot be written, or that another run has open.
     """
 
     def __init__(self, path: str | Path, *, data: str | None = None) -> None:
-        self.path, self.data, self.charged = Path(path), data, 0
+        self.path, self.data, self.charged, self.known = Path(path), data, 0, 0
         self._process = os.getpid()
         self._seal: bytes | None = None  # of the last line; None until the run has begun and after a failed write
         self._end, self._in_step = 0, False
@@ -100,7 +101,7 @@ class Ledger:
         if not whole:
             if not _TORN_HEADER.fullmatch(torn):
                 raise Refusal(f"a ledger, or no file, at {self.path}", "something else", "Choose another path.")
-            self._seal, self._end, self.charged, self._in_step = b"", 0, 0, False
+            self._seal, self._end, self.charged, self.known, self._in_step = b"", 0, 0, 0, False
             self._append(told, sync=True)
             return []
         account = _account(whole, self.path)
@@ -119,7 +120,7 @@ class Ledger:
                 "others",
                 "The ledger is of another model, or older than the weights. Give the weights that it began with.",
             )
-        self._seal, self.charged, self._in_step = account.seal, account.charged, False
+        self._seal, self.charged, self._in_step, self.known = account.seal, account.charged, False, known
         self._end = len(content) - len(torn)
         if torn and self.charged < plan.steps:  # what it was going to say is unknown: perhaps a charge
             self.charge(self.charged)  # written over the torn bytes, so that a crash here leaves others torn

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 class Parameters(Mapping[str, Tensor]):
     """Trainable tensors by name; ``count`` is the paper's d.
 
+    ``anchor`` is what ``pull_`` pulls to: a copy of the tensors, or None where nothing pulls.
+
     Raises:
         Refusal: nothing to train, a tensor that is not floating point or not contiguous, or one tensor under two names.
     """
+
+    hold = True  # whether a direction may be kept for the whole of a step
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
@@ -38,6 +42,7 @@ class Parameters(Mapping[str, Tensor]):
                 )
             seen[tensor.data_ptr()] = name
         self.count = sum(t.numel() for t in self._tensors.values())
+        self.anchor: dict[str, Tensor] | None = None
         self._scratch: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -68,6 +73,16 @@ class Parameters(Mapping[str, Tensor]):
         finally:
             for name, t in self._tensors.items():
                 t.data = home[name]
+
+    def add_(self, u: "Drawn", scale: float) -> None:
+        """x += scale * u."""
+        u.add_(self._tensors, scale)
+
+    def pull_(self, weight: float) -> None:
+        """x += weight * (anchor - x)."""
+        assert self.anchor is not None
+        for name, t in self._tensors.items():
+            t.data.lerp_(self.anchor[name], weight)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return copies of the tensors, by name."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Literal, get_args
 
 from dp_accounting import ComposedDpEvent, DpEvent
@@ -11,6 +11,7 @@ from dpzo import accounting, sampling
 from dpzo.accounting import Relation
 from dpzo.directions import Direction, GaussianDirection, SphereDirection
 from dpzo.errors import Refusal, positive
+from dpzo.masks import Pruning
 from dpzo.mechanisms import Mechanism, PlainSum
 from dpzo.sampling import FullBatch, PoissonSampler
 from dpzo.stages import Stage
@@ -29,6 +30,7 @@ class Plan:
         sampler, mechanism, direction, stages: see their rooms.
         relation: which data sets are neighbours. Mandatory: the same run has another epsilon under each.
         unit: what neighbours differ in: one "record", or one "user" with all of its records (``dpzo.models.users``).
+        pruning: how the coordinates that move are chosen, when a stage keeps a share of them; None: all move.
     """
 
     algorithm: str
@@ -39,6 +41,7 @@ class Plan:
     stages: tuple[Stage, ...]
     relation: Relation
     unit: Unit = "record"
+    pruning: Pruning | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
@@ -49,6 +52,9 @@ class Plan:
             raise Refusal("at least one stage", "none", "Give the steps of the run.")
         if self.unit not in get_args(Unit):
             raise Refusal(f"a unit among {', '.join(get_args(Unit))}", repr(self.unit), "Choose one.")
+        if self.pruning is None and any(stage.keep < 1 for stage in self.stages):
+            raise Refusal("a pruning beside stages that keep a share", "none", "Give pruning=Pruning(...).")
+        self._check_noise()
         inner = self.mechanism.event()
         covers = getattr(self.sampler, "covers", None)  # a sampler that does not say covers nothing
         if covers is None or not covers(inner, self.relation):
@@ -59,6 +65,15 @@ class Plan:
             )
         self.sampler.event(inner, self.n, self.steps)  # refuses what does not fit n
 
+    def _check_noise(self) -> None:
+        plain = isinstance(self.mechanism, PlainSum)
+        if plain and any(stage.clip_threshold is not None or stage.noise_scale != 1 for stage in self.stages):
+            raise Refusal("stages with neither clip nor noise for a plain sum", self.stages, "Plan a private method.")
+        uneven = len({stage.noise_scale for stage in self.stages}) > 1
+        if uneven and not isinstance(self.sampler, sampling.INDEPENDENT):
+            names = ", ".join(kind.__name__ for kind in sampling.INDEPENDENT)
+            raise Refusal(f"one of {names} for stages of uneven noise", self.sampler, "Epochs would straddle stages.")
+
     @property
     def steps(self) -> int:
         """T, over all stages."""
@@ -68,6 +83,17 @@ class Plan:
         """Return the number of the stage that step ``index`` belongs to."""
         ends = accumulate(stage.steps for stage in self.stages)
         return next(number for number, end in enumerate(ends) if index < end)
+
+    def mechanism_of(self, number: int) -> Mechanism:
+        """Return the mechanism of stage ``number``: the plan's, with the stage's clip and share of the noise."""
+        stage = self.stages[number]
+        if isinstance(self.mechanism, PlainSum) or (stage.clip_threshold is None and stage.noise_scale == 1):
+            return self.mechanism
+        return replace(
+            self.mechanism,
+            clip_threshold=self.mechanism.clip_threshold if stage.clip_threshold is None else stage.clip_threshold,
+            noise_multiplier=self.mechanism.noise_multiplier * stage.noise_scale,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the plan as plain values: for ledgers and reports."""
@@ -92,7 +118,12 @@ class Plan:
             raise Refusal(f"a number of steps from 0 to the plan's {self.steps}", count, "Count the steps taken.")
         if count == 0:
             return ComposedDpEvent([])
-        return self.sampler.event(self.mechanism.event(), self.n, count)
+        if len({stage.noise_scale for stage in self.stages}) == 1:  # epochs may go on across stages
+            return self.sampler.event(self.mechanism_of(0).event(), self.n, count)
+        ends = [0, *accumulate(stage.steps for stage in self.stages)]
+        taken = [min(count, end) - start for start, end in pairwise(ends) if start < count]
+        parts = (self.sampler.event(self.mechanism_of(s).event(), self.n, steps) for s, steps in enumerate(taken))
+        return ComposedDpEvent(list(parts))
 
     def epsilon(self, delta: float, *, steps: int | None = None, accountant: str | None = None) -> float:
         """Epsilon at ``delta`` under the plan's relation, of the run or its first ``steps`` steps.
@@ -157,7 +188,7 @@ def with_noise(
 
 _KINDS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Plan, Stage, *get_args(Mechanism), *sampling.SAMPLERS, GaussianDirection, SphereDirection)
+    for kind in (Plan, Stage, Pruning, *get_args(Mechanism), *sampling.SAMPLERS, GaussianDirection, SphereDirection)
 }
 
 

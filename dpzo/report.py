@@ -18,7 +18,7 @@ from dpzo.errors import Refusal
 from dpzo.ledger import Account
 from dpzo.mechanisms import PlainSum
 from dpzo.plan import Plan
-from dpzo.wording import draw_distance, one_line, rounded_up, words_of
+from dpzo.wording import draw_distance, one_line, rounded_up, stages_of, words_of
 
 SCHEMA = 1
 TUNING = "not accounted"
@@ -117,6 +117,7 @@ class Statement:
             "sampler, as analysed": "the same: one object makes the batches and tells the accountant",
             "mechanism": words["mechanism"],
             "noise": words["noise"],
+            "stages": stages_of(plan),
             "steps": f"{self.charged:,} charged of {plan.steps:,} planned; {self.released:,} released",
             "accountant": f"{words['accounting']}; dp-accounting {self.dp_accounting}, dpzo {self.dpzo}",
             "a record's loss": words["losses"],

@@ -1,20 +1,127 @@
 """Schedules are data: a tuple of frozen stages, all decided before the run."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from dpzo.errors import Refusal, positive
 
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` steps with step size alpha = ``step_size`` and smoothing radius lambda = ``zo_eps``."""
+    """``steps`` steps with step size alpha = ``step_size`` and smoothing radius lambda = ``zo_eps``.
+
+    Attributes:
+        proximal: the weight gamma of (gamma / 2) ||x - anchor||^2 beside the loss, anchor the iterate at the stage's
+            start (DP-ZOSO). With 0 no copy of the weights is kept.
+        clip_threshold: this stage's C; None: the mechanism's. Noise is counted in C, so privacy does not depend on it.
+        noise_scale: this stage's noise multiplier over the plan's: a budget for each stage (``allocated``).
+        keep: the share of the coordinates that move (DP-ZOPO).
+        average: whether the stage ends at the mean of its iterates instead of the last one.
+
+    Raises:
+        Refusal: a value out of its range.
+    """
 
     steps: int
     step_size: float
     zo_eps: float
+    proximal: float = 0.0
+    clip_threshold: float | None = None
+    noise_scale: float = 1.0
+    keep: float = 1.0
+    average: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise Refusal("a stage of at least one step", self.steps, "Give a whole number of steps.")
-        positive("step_size", self.step_size)
-        positive("zo_eps", self.zo_eps)
+        for name in ("step_size", "zo_eps", "noise_scale"):
+            positive(name, getattr(self, name))
+        if self.clip_threshold is not None:
+            positive("clip_threshold", self.clip_threshold)
+        if self.proximal != 0:
+            positive("proximal", self.proximal)
+            if not self.proximal * self.step_size <= 1:
+                came = f"{self.proximal * self.step_size:g}"
+                raise Refusal("step_size * proximal of at most 1", came, "Above it the pull oversteps the anchor.")
+        positive("keep", self.keep)
+        if self.keep > 1:
+            raise Refusal("keep in (0, 1], the share of the coordinates that move", self.keep, "Choose 1 for all.")
+
+
+def doubling(
+    *,
+    first_steps: int,
+    steps: int,
+    step_size: float,
+    zo_eps: float,
+    stages: int = 3,
+    last_zo_eps: float | None = None,
+    keep: float | Sequence[float] = 1.0,
+    proximal: float = 0.0,
+    average: bool = False,
+) -> tuple[Stage, ...]:
+    """Stages of ``first_steps``, twice as many, four times as many, ...; the step size halves from one to the next.
+
+    The last stage takes the steps that are left of ``steps``. lambda goes from ``zo_eps`` to ``last_zo_eps`` by a
+    constant factor, up or down (None: it stays). ``keep`` is one share for all stages or a list of shares.
+
+    Raises:
+        Refusal: numbers out of range, or ``steps`` that do not reach the last stage.
+
+    Source: the schedule of the authors' code of Liu et al. 2024 (3 stages, 1,000 steps, at most 6,000 in all), with
+    exact boundaries. Their lambda can only grow; here it goes where it is sent.
+
+    >>> [(s.steps, s.step_size) for s in doubling(first_steps=1000, steps=6000, step_size=2e-5, zo_eps=1e-6)]
+    [(1000, 2e-05), (2000, 1e-05), (3000, 5e-06)]
+    """
+    for name, value in (("stages", stages), ("first_steps", first_steps), ("steps", steps)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise Refusal(f"{name} of 1 or more", value, "Give a whole number.")
+    shares = list(keep) if isinstance(keep, Sequence) else [keep] * stages
+    if len(shares) != stages:
+        raise Refusal(f"one share to keep for each of the {stages} stages", f"{len(shares)} shares", "List them all.")
+    positive("zo_eps", zo_eps)
+    positive("last_zo_eps", factor := (zo_eps if last_zo_eps is None else last_zo_eps) / zo_eps)
+    starts = [first_steps * (2**s - 1) for s in range(stages)]
+    if starts[-1] >= steps:
+        raise Refusal(
+            f"more than {starts[-1]} steps, where stage {stages} begins", steps, "Take fewer or shorter stages."
+        )
+    return tuple(
+        Stage(
+            steps - start if s == stages - 1 else first_steps * 2**s,
+            step_size / 2**s,
+            zo_eps * factor ** (s / max(stages - 1, 1)),
+            proximal=proximal,
+            keep=share,
+            average=average,
+        )
+        for s, (start, share) in enumerate(zip(starts, shares, strict=True))
+    )
+
+
+def allocated(stages: Sequence[Stage], weights: Sequence[float]) -> tuple[Stage, ...]:
+    """The stages with the budget of the run split so that the noise does the least harm.
+
+    ``weights`` says how much a unit of noise variance at one step of each stage adds to the final error. Gaussian steps
+    cost 1 / sigma_s^2 each, so sum w_s T_s sigma_s^2 is least at a given cost where sigma_s^2 goes as w_s^(-1/2).
+    What counts is the ratio of the ``noise_scale``; calibration sets their common size.
+
+    Raises:
+        Refusal: another number of weights than stages, or one that is not positive.
+
+    >>> halves = doubling(first_steps=1, steps=3, step_size=1., zo_eps=1., stages=2)
+    >>> [round(s.noise_scale, 3) for s in allocated(halves, [1., 16.])]
+    [1.0, 0.5]
+    """
+    if len(weights) != len(stages):
+        raise Refusal(f"a weight for each of the {len(stages)} stages", f"{len(weights)}", "Give one for each.")
+    for weight in weights:
+        positive("weight", weight)
+    return tuple(replace(s, noise_scale=(w / weights[0]) ** -0.25) for s, w in zip(stages, weights, strict=True))
+
+
+def halving_weights(stages: Sequence[Stage]) -> tuple[float, ...]:
+    """``allocated``'s weights where each stage halves the error that it inherits: w_s = alpha_s^2 2^-(S - s)."""
+    return tuple(math.ldexp(s.step_size**2, number) for number, s in enumerate(stages, 1 - len(stages)))

@@ -5,7 +5,7 @@ from itertools import chain
 
 from torch import Tensor
 
-from dpzo.algorithms import MECHANISMS, STEPS
+from dpzo.algorithms import MECHANISMS, PRUNED, SEVERAL_DIRECTIONS, STAGEWISE, STEPS
 from dpzo.directions import ahead
 from dpzo.errors import Refusal
 from dpzo.ledger import Ledger
@@ -13,6 +13,7 @@ from dpzo.plan import Plan
 from dpzo.randomness import Streams
 from dpzo.transcript import replayed
 from dpzo.types import Data, LossModel, Records, Step
+from dpzo.walk import Walk, refuse_halfway, spans
 
 
 def run(
@@ -48,41 +49,54 @@ def run(
     if not isinstance(plan.mechanism, fits := MECHANISMS[plan.algorithm]):
         names = " or ".join(kind.__name__ for kind in fits)
         raise Refusal(f"{names} for {plan.algorithm}", type(plan.mechanism).__name__, "Use the algorithm's own plan.")
-    if (K := plan.mechanism.directions) > 1 and plan.algorithm != "dp-aggzo":
-        raise Refusal(f"one direction a step for {plan.algorithm}", K, "Plan dp_aggzo for several.")
+    _check_algorithm(plan)
+    walk = Walk(plan, model)
     end = plan.steps if budget is None else plan.affordable(*budget)
     known = [] if ledger is None else ledger.begin(plan, model.params, streams, data)
     start = 0 if ledger is None else ledger.charged
-    return chain(replayed(plan, model.params, known), _steps(plan, model, data, streams, range(start, end), ledger))
+    if ledger is not None:
+        refuse_halfway(plan, ledger.known)
+    return chain(replayed(walk, known), _steps(walk, data, streams, range(start, end), ledger))
 
 
-def _steps(
-    plan: Plan, model: LossModel, data: Data, streams: Streams, indices: range, ledger: Ledger | None
-) -> Iterator[Step]:
+def _check_algorithm(plan: Plan) -> None:
+    if (K := plan.mechanism.directions) > 1 and plan.algorithm not in SEVERAL_DIRECTIONS:
+        raise Refusal(f"one direction a step for {plan.algorithm}", K, "Plan dp_aggzo or dp_zoso for several.")
+    if plan.algorithm not in STAGEWISE and any(stage.proximal for stage in plan.stages):
+        raise Refusal(f"stages that do not pull, for {plan.algorithm}", "a proximal weight", "Plan dp_zoso.")
+    if plan.algorithm not in PRUNED and plan.pruning is not None:
+        raise Refusal(f"no pruning for {plan.algorithm}", plan.pruning, "Plan dp_zopo.")
+
+
+def _steps(walk: Walk, data: Data, streams: Streams, indices: range, ledger: Ledger | None) -> Iterator[Step]:
+    plan = walk.plan
     take_step, K = STEPS[plan.algorithm], plan.mechanism.directions
     divisor = plan.sampler.divisor(plan.n)
     batches = plan.sampler.batches(plan.n, indices, streams.private)
-    directions = ahead(plan.direction, model.params, map(streams.direction_seed, indices), K)
-    for index in indices:
-        if ledger is not None:
-            ledger.charge(index)
-        number, us = plan.stage_of(index), next(directions)
-        noise, batch = streams.noise.at(index), next(batches)
-        each = _OneLossEach(model, len(batch))
-        scalars = take_step(each, data[batch], us, plan.stages[number], divisor, plan.mechanism, noise)
-        step = Step(index, number, us[0].seed, scalars)
-        if ledger is not None:
-            ledger.release(step)
-        yield step
+    for number, mine in spans(plan, indices):
+        walk.enter(number)
+        stage, mechanism = plan.stages[number], plan.mechanism_of(number)
+        directions = ahead(plan.direction, walk.params, map(streams.direction_seed, mine), K)
+        for index in mine:
+            if ledger is not None:
+                ledger.charge(index)
+            us, noise, batch = next(directions), streams.noise.at(index), next(batches)
+            each = _OneLossEach(walk, len(batch))
+            scalars = take_step(each, data[batch], us, stage, divisor, mechanism, noise)
+            walk.took(index)
+            step = Step(index, number, us[0].seed, scalars)
+            if ledger is not None:
+                ledger.release(step)
+            yield step
 
 
 class _OneLossEach:
     # The sensitivity counts on one number a record: a mean over the batch would be clipped as if it were one record.
-    def __init__(self, model: LossModel, records: int) -> None:
-        self.model, self.params, self.records = model, model.params, records
+    def __init__(self, walk: Walk, records: int) -> None:
+        self.walk, self.params, self.records = walk, walk.params, records
 
     def losses(self, records: Records) -> Tensor:
-        losses = self.model.losses(records)
+        losses = self.walk.losses(records)
         if losses.shape != (self.records,):
             raise Refusal(
                 "one loss for each record of the batch", f"shape {tuple(losses.shape)}", "Take no mean over the batch."

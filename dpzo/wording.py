@@ -86,7 +86,8 @@ def draw_distance(plan: Plan) -> float | None:
     """How far one draw's law is from the ideal noise's, in total variation; None where that is not bounded."""
     if isinstance(plan.mechanism, PlainSum | GaussianVectorMechanism):
         return None
-    return total_variation(plan.mechanism.noise_multiplier * GRID)
+    least = plan.mechanism.noise_multiplier * min(stage.noise_scale for stage in plan.stages)
+    return total_variation(least * GRID)
 
 
 def _mechanism(plan: Plan) -> str:
@@ -97,7 +98,27 @@ def _mechanism(plan: Plan) -> str:
     derivatives = "the derivative" if K == 1 else f"the {K} derivatives"
     sums = "the sum" if K == 1 else f"each of the {K} sums"
     text = _MECHANISMS[type(mechanism).__name__]
-    return text.format(C=C, K=K, scale=scale, derivatives=derivatives, sums=sums, unit=plan.unit)
+    told = text.format(C=C, K=K, scale=scale, derivatives=derivatives, sums=sums, unit=plan.unit)
+    own = [f"{n}: C = {s.clip_threshold:g}" for n, s in enumerate(plan.stages, 1) if s.clip_threshold is not None]
+    if own:
+        told += f"; with a C of their own, and noise in proportion to it, stages {', '.join(own)}"
+    if any(stage.noise_scale != 1 for stage in plan.stages):
+        told += f"; times, stage by stage, {', '.join(f'{stage.noise_scale:.6g}' for stage in plan.stages)}"
+    return told
+
+
+def stages_of(plan: Plan) -> str:
+    """What the stages are, and what moves in them."""
+    each = [
+        f"{stage.steps:,} steps of size {stage.step_size:.4g} at radius {stage.zo_eps:.4g}"
+        + (f", pulled to their start by {stage.proximal:g}" if stage.proximal else "")
+        + (f", on {stage.keep:.4g} of the coordinates" if stage.keep < 1 else "")
+        + (", ending at their mean" if stage.average else "")
+        for stage in plan.stages
+    ]
+    if plan.pruning is not None:
+        each.append(f"what moves is chosen by {plan.pruning.score} scores, which see no data ({plan.pruning.strategy})")
+    return "; then ".join(each)
 
 
 def _noise(made: "Statement") -> str:

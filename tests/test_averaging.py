@@ -5,7 +5,7 @@ from dpzo.averaging import TailAverage
 from dpzo.parameters import Parameters
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_the_mean_of_the_later_iterates(dtype):
     params = Parameters({"x": torch.zeros(3, dtype=dtype), "y": torch.zeros(2, 2, dtype=dtype)})
     average = TailAverage(params, first=2)

@@ -41,7 +41,7 @@ def step(
     v = two_points(model, records, us, λ) / K  # line 3
     s = mechanism.release(v, noise) / divisor  # line 4
     for u_k, s_k in zip(us, s.tolist(), strict=True):
-        u_k.add_(model.params, -α * s_k)  # line 5
+        model.params.add_(u_k, -α * s_k)  # line 5
     return tuple(s.tolist())
 
 

@@ -44,7 +44,7 @@ def step(
     (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 4
     s = float(mechanism.release(v, noise)) / divisor  # lines 3 and 5: clip, sum, add one noise, divide
-    u.add_(model.params, -α * s)  # line 5
+    model.params.add_(u, -α * s)  # line 5
     return (s,)
 
 

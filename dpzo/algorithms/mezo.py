@@ -30,7 +30,7 @@ def step(
     (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 3
     s = float(mechanism.release(v, noise)) / divisor
-    u.add_(model.params, -α * s)  # line 4
+    model.params.add_(u, -α * s)  # line 4
     return (s,)
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from dpzo.accounting import Relation
 from dpzo.audit.bounds import ALPHA, epsilon_from_guesses
 from dpzo.audit.claims import Claim, Finding, scale
-from dpzo.directions import ahead
+from dpzo.audit.steps import per_step
+from dpzo.directions import seeds_of
 from dpzo.errors import Refusal
 from dpzo.estimators import two_points
 from dpzo.mechanisms import (
@@ -36,6 +37,7 @@ from dpzo.plan import Plan
 from dpzo.sampling import FullBatch
 from dpzo.transcript import replayed
 from dpzo.types import Data, Entropy, Floats, Indices, LossModel, Step
+from dpzo.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,15 @@ def gather(plan: Plan, model: LossModel, coins: Coins, steps: list[Step]) -> Evi
     """
     K = plan.mechanism.directions
     rate = plan.sampler.divisor(plan.n) / plan.n  # a Poisson batch is private: its expectation is known
-    replay = replayed(plan, model.params, steps)
+    walk = Walk(plan, model)
+    replay = replayed(walk, steps)
     records = coins.data[np.arange(plan.n)]
     y, known, canaries = [], [], []
-    for step, us in zip(steps, ahead(plan.direction, model.params, (s.seed for s in steps), K), strict=True):
-        λ = plan.stages[step.stage].zo_eps
-        shares = contributions(plan.mechanism, two_points(model, records, us, λ) / K)
+    for step in steps:
+        walk.enter(step.stage)
+        us = [plan.direction.draw(walk.params, seed) for seed in seeds_of(step.seed, K)]
+        v, mechanism = two_points(walk, records, us, plan.stages[step.stage].zo_eps), plan.mechanism_of(step.stage)
+        shares = contributions(mechanism, v / K)
         known.append(rate * shares[coins.known].sum(0))
         canaries.append(rate * shares[coins.canaries].T)
         y.append(np.array(step.scalars) * plan.sampler.divisor(plan.n))
@@ -194,7 +199,8 @@ def audit_run(
     if isinstance(plan.sampler, FullBatch) and isinstance(plan.mechanism, GaussianMechanism | EachGaussianMechanism):
         claim = Claim.of(plan.event(1), plan.relation)
         noise = evidence.y - evidence.known - evidence.canaries @ np.where(coins.sides, 1.0, coins.out)
-        squares = float(np.square(noise / scale(plan.mechanism)).sum())
+        units = np.repeat(per_step(plan, steps, scale), plan.mechanism.directions)
+        squares = float(np.square(noise / units).sum())
         # The largest sigma, in units of the planned one, under which so little noise is not a wonder.
         largest = np.sqrt(squares / stats.chi2(len(noise)).ppf(alpha))
         findings.append(Finding(f"{plan.algorithm}: the run's noise", "mu", claim.shift, claim.shift / float(largest)))

@@ -11,6 +11,8 @@ from rich.table import Table
 from dpzo import ledger as ledgers
 from dpzo.accounting import Relation
 from dpzo.algorithms.dp_aggzo import dp_aggzo
+from dpzo.algorithms.dp_zopo import dp_zopo
+from dpzo.algorithms.dp_zoso import dp_zoso
 from dpzo.algorithms.dpgd_zeroth import dpgd_zeroth
 from dpzo.algorithms.dpzero import dpzero
 from dpzo.audit.claims import Finding
@@ -18,8 +20,10 @@ from dpzo.audit.release import audit_plan, audit_release
 from dpzo.audit.seeds import audit_seeds
 from dpzo.audit.steps import audit_steps
 from dpzo.directions import GaussianDirection
+from dpzo.masks import Pruning
 from dpzo.mechanisms import EachGaussianMechanism, GaussianMechanism, LaplaceMechanism, Mechanism
 from dpzo.plan import Plan
+from dpzo.stages import Stage
 
 C = 0.5
 
@@ -81,11 +85,15 @@ def plans(steps: int) -> list[Plan]:
     same = {"steps": steps, "step_size": 1.0, "zo_eps": 1.0, "clip_threshold": C}
     add_remove: dict[str, Any] = same | {"noise_multiplier": 1 / 3, "relation": Relation.ADD_REMOVE}
     replace_one: dict[str, Any] = same | {"noise_multiplier": 2 / 3, "relation": Relation.REPLACE_ONE}
+    noise: dict[str, Any] = {name: add_remove[name] for name in ("clip_threshold", "noise_multiplier", "relation")}
+    stages = (Stage(steps, 1.0, 1.0),)
     return [
         dpzero(n=2, **replace_one),
         dpzero(n=4, batch_size=2, direction=GaussianDirection(), **add_remove),
         dp_aggzo(n=2, directions=2, **add_remove),
         dpgd_zeroth(n=2, **add_remove),
+        dp_zoso(n=2, directions=2, stages=stages, **noise),
+        dp_zopo(n=2, stages=stages, pruning=Pruning(score="random"), **noise),
     ]
 
 

@@ -19,7 +19,7 @@ from scipy.special import ndtri
 
 from dpzo.audit.bounds import ALPHA
 from dpzo.audit.claims import Finding, against, noisy, scale
-from dpzo.audit.steps import released
+from dpzo.audit.steps import per_step, released
 from dpzo.directions import seeds_of
 from dpzo.errors import Refusal
 from dpzo.mechanisms import GaussianVectorMechanism, LaplaceMechanism
@@ -132,7 +132,7 @@ def audit_seeds(
 
 def recovered_sums(plan: Plan, steps: Sequence[Step], guess: Guess) -> Floats:
     """(T, K) clipped sums, in units of the derivative, that ``guess`` leaves of the releases: the attack's loot."""
-    return np.asarray((_released(plan, steps) - guess.noise) * scale(plan.mechanism))
+    return np.asarray((_released(plan, steps) - guess.noise) * per_step(plan, steps, scale))
 
 
 def _released(plan: Plan, steps: Sequence[Step]) -> Floats:

@@ -4,14 +4,14 @@ Nothing here knows the data, so anybody can look at a published transcript. The 
 are, and however they depend on earlier releases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
 
 from dpzo.audit.bounds import ALPHA, most
 from dpzo.audit.claims import Finding, against, noisy, scale
-from dpzo.mechanisms import GRID, LaplaceMechanism
+from dpzo.mechanisms import GRID, LaplaceMechanism, Mechanism
 from dpzo.plan import Plan
 from dpzo.types import Floats, Step
 
@@ -19,9 +19,14 @@ from dpzo.types import Floats, Step
 def released(plan: Plan, steps: Sequence[Step]) -> Floats:
     """(T, K) noisy sums in units of the noise's scale; T is 0 for steps that released vectors."""
     rows = [step.scalars for step in steps if step.scalars]
-    return np.array(rows).reshape(len(rows), plan.mechanism.directions) * (
-        plan.sampler.divisor(plan.n) / scale(plan.mechanism)
-    )
+    units = per_step(plan, steps, scale)
+    return np.array(rows).reshape(len(rows), plan.mechanism.directions) * (plan.sampler.divisor(plan.n) / units)
+
+
+def per_step(plan: Plan, steps: Sequence[Step], what: Callable[[Mechanism], float]) -> Floats:
+    """(T, 1) ``what`` of the mechanism of each released step's stage."""
+    by_stage = [what(plan.mechanism_of(number)) for number in range(len(plan.stages))]
+    return np.array([by_stage[step.stage] for step in steps if step.scalars], dtype=np.float64).reshape(-1, 1)
 
 
 def audit_steps(plan: Plan, steps: Sequence[Step], *, whole: bool = False, alpha: float = ALPHA) -> list[Finding]:
@@ -43,8 +48,8 @@ def audit_steps(plan: Plan, steps: Sequence[Step], *, whole: bool = False, alpha
     if not y.size:
         return findings
     T, K = y.shape
-    sigma = noisy(plan.mechanism).noise_multiplier * GRID
-    meet = 1 / (2 * sigma) + 2.0**-48  # the second where the numbers are larger than a float's 53 bits
+    sigma = per_step(plan, steps, lambda mechanism: noisy(mechanism).noise_multiplier * GRID)
+    meet = float((1 / (2 * sigma)).max()) + 2.0**-48  # the second where the numbers are larger than a float's 53 bits
     whole_numbers = np.rint(y * sigma)
     zeros = int((whole_numbers == 0).sum())
     repeats = y.size - len(np.unique(whole_numbers))

@@ -24,6 +24,10 @@ class ModuleModel:
     construction for 1; for more, as far as made-up records of the same shape tell (``check_independence`` tells more).
     Where these are not treated alike, or cannot be made up, records are evaluated one at a time.
 
+    ``data_free(module)`` gives the sum of the module's outputs on a made-up public input, such as
+    ``lambda module: module(torch.ones(1, 10)).sum()``; scores for pruning that look at outputs need it. Where they
+    compute in float64, what the module is called with is cast to that.
+
     Raises:
         Refusal: a name that the module does not have, or a layer that lets one record's loss depend on the others.
     """
@@ -35,6 +39,7 @@ class ModuleModel:
         trainable: Iterable[str] | None = None,
         *,
         physical_batch_size: int | None = None,
+        data_free: Callable[[Any], Tensor] | None = None,
     ) -> None:
         module.eval()
         refuse_coupling(module)
@@ -42,7 +47,7 @@ class ModuleModel:
         names = list(named) if trainable is None else list(trainable)
         if unknown := [name for name in names if name not in named]:
             raise Refusal("names of the module's parameters", unknown, f"It has {', '.join(named)}.")
-        self.module, self.loss = module, loss
+        self.module, self.loss, self._data_free = module, loss, data_free
         self.physical_batch_size = None if physical_batch_size is None else rows_of(physical_batch_size)
         self.params = Parameters({name: named[name] for name in names})
         self._rows: dict[object, int] = {}
@@ -51,6 +56,32 @@ class ModuleModel:
     def couples_records(self) -> str | None:
         """What the privacy statement must say; None: each loss is its record's own, bit for bit."""
         return COUPLED if self.physical_batch_size is None else None
+
+    @property
+    def network(self) -> nn.Module:
+        """The module, whose weights ``data_free`` is a function of."""
+        return self.module
+
+    def data_free(self, *, one_token: bool = False) -> Tensor:
+        """(): the sum of the outputs on the made-up input; ``one_token`` means something to language models alone.
+
+        Raises:
+            Refusal: none was given, or it is not a single number.
+        """
+        if self._data_free is None:
+            raise Refusal(
+                "a module with a data-free output",
+                "none",
+                "Give ModuleModel data_free=, such as lambda module: module(torch.ones(1, 10)).sum().",
+            )
+        hook = self.module.register_forward_pre_hook(_cast, with_kwargs=True)
+        try:
+            output = self._data_free(self.module)
+        finally:
+            hook.remove()
+        if output.ndim:
+            raise Refusal("a data-free output of shape ()", f"shape {tuple(output.shape)}", "Sum the outputs.")
+        return output
 
     def losses(self, records: Records) -> Tensor:
         """(b,) losses at the current parameters.
@@ -84,6 +115,15 @@ class ModuleModel:
                 fits = False  # made-up values that this loss cannot take
             self._rows[shape] = most if fits else 1
         return self._rows[shape]
+
+
+def _cast(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+    kind = next(t.dtype for t in module.parameters() if t.is_floating_point())
+
+    def cast(value: Any) -> Any:
+        return value.to(kind) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(cast, inputs)), {name: cast(value) for name, value in named.items()}
 
 
 def _shape(records: Records) -> object:

@@ -26,6 +26,8 @@ from dpzo.models.shapes import filled, rows_of, treats_rows_alike, width
 from dpzo.parameters import Parameters
 from dpzo.tasks import Example
 
+_MADE_UP = 64  # tokens of the data-free text: about the length of a prompt
+
 
 class PromptedModel:
     """A transformers language model, an encoder, and what of the model is trained.
@@ -87,6 +89,36 @@ class PromptedModel:
         """
         records = self.encoder.encode(examples)
         return records if self.cut is None else replace(records, ids=(), passed=self._passed(records, progress))
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The language model, whose weights ``data_free`` is a function of."""
+        module: torch.nn.Module = self.model
+        return module
+
+    def data_free(self, *, one_token: bool = False) -> Tensor:
+        """(): the sum of all logits at all positions for a made-up public text, differentiable in every weight.
+
+        The text has 64 distinct ordinary tokens, spread evenly over the vocabulary (fewer for a model that takes fewer
+        than 128). They are distinct, because equal ones would have equal values: attention would mix these to the same
+        thing whatever its weights, and queries and keys would get no gradient. All positions count, masked model or
+        causal, because which one will hold a label is the prompt's to say. Position embeddings beyond these, and rows
+        of an untied input embedding for other tokens, have no part in the sum.
+
+        ``one_token``: the text is the single token 1 instead, as in the code of the authors of DP-ZOPO.
+        """
+        ids = torch.tensor([[1] if one_token else self._made_up_text()], device=self.device)
+        quiet = {} if self.encoder.masked else {"use_cache": False}
+        logits: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **quiet).logits
+        return logits.double().sum()
+
+    def _made_up_text(self) -> list[int]:
+        tokenizer, limit = self.encoder.tokenizer, getattr(self.model.config, "max_position_embeddings", None)
+        known = min(len(tokenizer), len(self.model.get_input_embeddings().weight))
+        ordinary = np.setdiff1d(np.arange(known), tokenizer.all_special_ids)
+        length = min(len(ordinary), _MADE_UP if limit is None else min(_MADE_UP, limit // 2))
+        spread: list[int] = ordinary[(2 * np.arange(length) + 1) * len(ordinary) // (2 * length)].tolist()
+        return spread
 
     @torch.inference_mode()
     def losses(self, records: Records) -> Tensor:

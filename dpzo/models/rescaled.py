@@ -43,6 +43,21 @@ class Rescaled:
         """As for the model."""
         return couples_records(self.model)
 
+    def data_free(self, *, one_token: bool = False) -> Tensor:
+        """(): the model's data-free output at x_0 + s * w.
+
+        A score of w_j is that of the weight x_j = x_0j + s_j w_j, the one that it moves. For a weight times a gradient
+        this is no choice: removing x_j takes w_j by -x_j / s_j, along a derivative s_j times as steep.
+
+        Raises:
+            Refusal: the model has none.
+        """
+        model = self.sync()
+        if not hasattr(model, "data_free"):
+            raise Refusal("a model with a data-free output", type(model).__name__, "Rescale one that has it.")
+        output: Tensor = model.data_free(one_token=one_token)
+        return output
+
     def losses(self, records: Records) -> Tensor:
         """(b,) losses at x_0 + s * w."""
         losses: Tensor = self.sync().losses(records)

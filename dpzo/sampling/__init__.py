@@ -10,8 +10,10 @@ from dpzo.sampling.epochs import BallsAndBins, ShuffledEpochs
 from dpzo.sampling.single import FixedSize, FullBatch, PoissonSampler, TruncatedPoisson
 
 SAMPLERS = (FullBatch, PoissonSampler, TruncatedPoisson, FixedSize, ShuffledEpochs, BallsAndBins)
+INDEPENDENT = (FullBatch, PoissonSampler, TruncatedPoisson, FixedSize)  # each step is sampled on its own
 
 __all__ = [
+    "INDEPENDENT",
     "SAMPLERS",
     "BallsAndBins",
     "BallsAndBinsDpEvent",

@@ -15,7 +15,7 @@ from dpzo.sampling import BallsAndBins, FixedSize, ShuffledEpochs, TruncatedPois
 from tests.audit import mutants
 
 STEP_COUNT = 1500
-FULL, POISSON, AGGZO, VECTOR = plans(STEP_COUNT)
+FULL, POISSON, AGGZO, VECTOR, STAGES, PRUNED = plans(STEP_COUNT)
 
 
 def shorter(plan, steps=400):
@@ -29,7 +29,7 @@ def broken(findings):
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     ("plan", "power"),
-    [(FULL, 0.65), (POISSON, 0.25), (AGGZO, 0.65), (VECTOR, 0.65)],
+    [(FULL, 0.65), (POISSON, 0.25), (AGGZO, 0.65), (VECTOR, 0.65), (STAGES, 0.65), (PRUNED, 0.65)],
     ids=["full", "poisson", "aggzo", "vector"],
 )
 def test_ours_passes_and_the_attack_has_power(plan, power):

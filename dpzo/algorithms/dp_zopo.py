@@ -1,0 +1,64 @@
+"""DP-ZOPO: DP-ZOSO on the share of the coordinates that a score without data picks.
+
+    DP-ZOPO. Input: as DP-ZOSO, and for each stage a share r_s
+    1  for s = 1 .. S
+    2      m = the best r_s d coordinates by a score of x that no data enter
+    3      lines 2 to 7 of DP-ZOSO, with directions u_1 .. u_P over the coordinates of m alone
+
+The score looks at weights that were released, so masks cost no privacy, however often they are made again. A step's
+own work and memory go with r_s d. The frozen coordinates keep their bits.
+
+Source: Liu et al. 2024 (arXiv 2402.07818), as far as its abstract and code tell. As released, the code's masked path
+changes no weight; its score, SynFlow's objective by random differences, is the option ``Pruning(score="authors")``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dpzo.accounting import Relation
+from dpzo.algorithms.dp_zoso import dp_zoso, step
+from dpzo.directions import Direction, GaussianDirection
+from dpzo.masks import Pruning
+from dpzo.plan import Plan, Unit
+from dpzo.stages import Stage
+
+__all__ = ["dp_zopo", "step"]
+
+
+def dp_zopo(
+    *,
+    n: int,
+    stages: Sequence[Stage],
+    clip_threshold: float,
+    relation: Relation,
+    pruning: Pruning = Pruning(),  # noqa: B008  (frozen and stateless)
+    directions: int = 1,
+    batch_size: int | None = None,
+    noise_multiplier: float | None = None,
+    target_epsilon: float | None = None,
+    target_delta: float | None = None,
+    direction: Direction = GaussianDirection(),  # noqa: B008
+    unit: Unit = "record",
+) -> Plan:
+    """Plan a run whose stages move the share ``keep`` of the coordinates; the rest is as for ``dp_zoso``.
+
+    A masked derivative is the full one's sqrt(keep) or more, so it wants another step size and clip: tune them apart.
+
+    Raises:
+        Refusal: as ``dp_zoso``.
+    """
+    all_move = [replace(stage, keep=1.0) for stage in stages]
+    plan = dp_zoso(
+        n=n,
+        stages=all_move,
+        clip_threshold=clip_threshold,
+        relation=relation,
+        directions=directions,
+        batch_size=batch_size,
+        noise_multiplier=noise_multiplier,
+        target_epsilon=target_epsilon,
+        target_delta=target_delta,
+        direction=direction,
+        unit=unit,
+    )
+    return replace(plan, algorithm="dp-zopo", stages=tuple(stages), pruning=pruning)

@@ -1,0 +1,208 @@
+"""Which coordinates move: a share of them, chosen by a score that no data enter, packed so that the rest cost nothing.
+
+A direction over the kept coordinates is drawn for these alone, and so is everything else of a step but the forward
+passes: time and memory go with the number kept, never with d. A mask takes two bytes for each kept coordinate (their
+places within runs of 65,536), and the packed values four more.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dpzo.errors import Refusal, positive
+from dpzo.parameters import Parameters
+from dpzo.scores import SCORES
+
+if TYPE_CHECKING:
+    from dpzo.directions import Drawn
+    from dpzo.stages import Stage
+
+Score = Literal["synflow", "magnitude", "random", "zo-grasp", "authors"]
+Scope = Literal["global", "layer"]
+Strategy = Literal["static", "dynamic", "incremental"]
+_RUN = 16  # bits of a place within its run
+_CACHED = 2**20  # masks of up to this many coordinates are held unpacked as well: 8 MiB, and no unpacking
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How a plan chooses what moves; how much is each stage's ``keep``.
+
+    Attributes:
+        score: a key of ``dpzo.scores.SCORES``; none of them sees data.
+        largest: keep the coordinates of the largest scores, or those of the smallest magnitude of score (as the
+            authors' code does).
+        scope: one competition among all coordinates ("global"), or one for each tensor ("layer"), which then keeps at
+            least one coordinate.
+        strategy: masks from the starting weights alone ("static"); from the iterate at each stage's start ("dynamic");
+            or that too, but nested ("incremental"): a stage that keeps more adds to the mask of the stage before, one
+            that keeps less takes away from it. What follows from released iterates costs no privacy.
+        weights: (best, worst), multiples of the direction that fall linearly from the best kept coordinate to the
+            worst; None: all 1.
+        seed: public, for scores that are random.
+        must_train: patterns of names; a mask that keeps nothing of a tensor that they match is refused.
+    """
+
+    score: Score = "synflow"
+    largest: bool = True
+    scope: Scope = "global"
+    strategy: Strategy = "static"
+    weights: tuple[float, float] | None = None
+    seed: int = 0
+    must_train: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, kind in (("score", Score), ("scope", Scope), ("strategy", Strategy)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise Refusal(f"a {name} among {', '.join(get_args(kind))}", repr(value), "Choose one.")
+        for weight in self.weights or ():
+            positive("weight", weight)
+
+    def mask(self, model: Any, keep: float, before: "Mask | None" = None) -> "Mask":
+        """Score ``model`` (params; for some scores ``data_free``) and keep the best share ``keep``.
+
+        ``before`` is the mask of the stage before, which an incremental mask contains or lies within.
+
+        Raises:
+            Refusal: a model that the score cannot be computed for, or nothing kept of what must train.
+        """
+        scores = SCORES[self.score](model, keep, self.seed)
+        ranks = {name: scores[name].flatten() if self.largest else -scores[name].abs().flatten() for name in scores}
+        if before is not None and self.strategy == "incremental":
+            count = math.ceil(keep * model.params.count)
+            for name, rank in ranks.items():
+                mine = torch.zeros_like(rank, dtype=torch.bool)
+                mine[before.indices(name)] = True
+                rank[mine if count >= before.count else ~mine] = math.inf if count >= before.count else -math.inf
+        chosen = _best_of_each(ranks, keep) if self.scope == "layer" else _best(ranks, keep)
+        weights = None if self.weights is None else _by_rank(ranks, chosen, *self.weights)
+        mask = Mask(chosen, weights)
+        for name in model.params:
+            if not mask.kept(name) and any(fnmatchcase(name, pattern) for pattern in self.must_train):
+                raise Refusal(
+                    f"a mask that keeps something of {name}, which must train",
+                    f"none of its {model.params[name].numel():,} coordinates at keep = {keep:g}",
+                    'Keep more, take scope="layer", or leave it out of must_train.',
+                )
+        return mask
+
+
+def _best(ranks: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
+    # Of equal ranks the earlier coordinates: the mask must be the same wherever it is computed again.
+    flat = torch.cat(list(ranks.values()))
+    count = math.ceil(keep * len(flat))
+    least = torch.kthvalue(flat, len(flat) - count + 1).values
+    above = flat > least
+    ties = torch.nonzero(flat == least).flatten()[: count - int(above.sum())]
+    above[ties] = True
+    parts = torch.split(above, [len(rank) for rank in ranks.values()])
+    return {name: torch.nonzero(part).flatten() for name, part in zip(ranks, parts, strict=True)}
+
+
+def _best_of_each(ranks: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
+    return {name: _best({name: rank}, keep)[name] for name, rank in ranks.items()}
+
+
+def _by_rank(ranks: Mapping[str, Tensor], chosen: Mapping[str, Tensor], best: float, worst: float) -> dict[str, Tensor]:
+    kept = torch.cat([ranks[name][chosen[name]] for name in ranks])
+    place = torch.empty(len(kept), dtype=torch.float64, device=kept.device)
+    order = torch.argsort(kept, descending=True, stable=True)
+    place[order] = torch.linspace(best, worst, len(kept), dtype=torch.float64, device=kept.device)
+    parts = torch.split(place.float(), [len(chosen[name]) for name in ranks])
+    return dict(zip(ranks, parts, strict=True))
+
+
+class Mask:
+    """The kept coordinates of each tensor, by name, in ascending order, and their weights, if they have any.
+
+    ``count`` is how many are kept; ``nbytes`` what the mask takes.
+    """
+
+    def __init__(self, indices: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> None:
+        self.weights = weights
+        self.count = sum(map(len, indices.values()))
+        self._places = {name: (at & (2**_RUN - 1)).to(torch.uint16) for name, at in indices.items()}
+        self._runs = {name: torch.bincount(at >> _RUN) for name, at in indices.items()}
+        self._whole = dict(indices) if self.count <= _CACHED else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed mask with its weights."""
+        parts = [*self._places.values(), *self._runs.values(), *(self.weights or {}).values()]
+        return sum(part.nbytes for part in parts)
+
+    def kept(self, name: str) -> int:
+        """How many coordinates of a tensor are kept."""
+        return len(self._places.get(name, ()))
+
+    def indices(self, name: str) -> Tensor:
+        """The kept coordinates of a tensor, flat, int64."""
+        if self._whole is not None:
+            return self._whole[name]
+        runs = self._runs[name]
+        first = torch.arange(len(runs), device=runs.device) << _RUN
+        where: Tensor = torch.repeat_interleave(first, runs) + self._places[name].to(torch.int64)
+        return where
+
+
+class Kept(Parameters):
+    """The coordinates of ``full`` that a mask keeps, packed: to an algorithm a small model, whose d is their number.
+
+    Their values live here. ``full`` is written at the kept places alone, so frozen coordinates keep their bits, tied
+    weights stay tied, and between steps ``full`` is the model.
+    """
+
+    hold = False  # what a mask saves is not to be spent on a copy of u
+
+    def __init__(self, full: Parameters, mask: Mask) -> None:
+        self.full, self.mask = full, mask
+        super().__init__({name: full[name].data.view(-1)[mask.indices(name)] for name in full if mask.kept(name)})
+
+    @contextmanager
+    def moved(self, u: "Drawn", scale: float) -> Iterator[None]:
+        """Let the model see x + scale * u at the kept coordinates, then x again, bit for bit."""
+        try:
+            for name, where, z in u.normals():
+                z = z if self.mask.weights is None else z * self.mask.weights[name][where]
+                wide = self._tensors[name][where]
+                self._write(name, torch.add(wide.to(z.dtype), z, alpha=scale * u.factor).to(wide.dtype), where)
+            yield
+        finally:
+            self._write_all()
+
+    def add_(self, u: "Drawn", scale: float) -> None:
+        """x += scale * u, times the mask's weights."""
+        for name, where, z in u.normals():
+            z = z if self.mask.weights is None else z * self.mask.weights[name][where]
+            own = self._tensors[name][where]
+            own.copy_(torch.add(own.to(z.dtype), z, alpha=scale * u.factor))
+        self._write_all()
+
+    def pull_(self, weight: float) -> None:
+        """x += weight * (anchor - x)."""
+        super().pull_(weight)
+        self._write_all()
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Write a snapshot back."""
+        super().restore(snapshot)
+        self._write_all()
+
+    def _write_all(self) -> None:
+        for name, values in self._tensors.items():
+            self._write(name, values, slice(None))
+
+    def _write(self, name: str, values: Tensor, where: slice) -> None:
+        self.full[name].data.view(-1)[self.mask.indices(name)[where]] = values
+
+
+def fixed_masks(pruning: Pruning, model: Any, stages: "tuple[Stage, ...]") -> list[Mask]:
+    """The masks of a static pruning, one for each stage, from the weights as they are; equal shares share a mask."""
+    by_share = {keep: pruning.mask(model, keep) for keep in dict.fromkeys(stage.keep for stage in stages)}
+    return [by_share[stage.keep] for stage in stages]

@@ -1,0 +1,118 @@
+"""Which coordinates a pruning keeps, and what a mask takes in memory."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpzo import GaussianDirection, Pruning, Refusal
+from dpzo.masks import Kept, Mask
+from dpzo.parameters import Parameters
+from dpzo.scores import SCORES
+
+SHAPES = {"a": (30, 7), "b": (3,), "c": (11, 10)}
+
+
+class Bare:
+    def __init__(self, tensors):
+        self.params = Parameters(tensors)
+
+
+def model(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return Bare({name: torch.randn(shape, generator=g) for name, shape in SHAPES.items()})
+
+
+def kept(mask, count):
+    return np.concatenate([np.isin(np.arange(count[n]), mask.indices(n).numpy()) for n in count])
+
+
+SIZES = {name: math.prod(shape) for name, shape in SHAPES.items()}
+
+
+@given(st.floats(1e-3, 1.0), st.booleans(), st.sampled_from(["global", "layer"]))
+def test_the_best_share_is_kept(keep, largest, scope):
+    """Kills: a share rounded down to nothing, the other end, a competition of the wrong scope."""
+    m = model()
+    mask = Pruning(score="magnitude", largest=largest, scope=scope).mask(m, keep)
+    flat = {name: t.abs().flatten().numpy() for name, t in m.params.items()}
+    groups = [list(flat)] if scope == "global" else [[name] for name in flat]
+    for group in groups:
+        values = np.concatenate([flat[n] for n in group])
+        order = np.argsort(-values if largest else values, kind="stable")
+        expected = np.zeros(len(values), bool)
+        expected[order[: math.ceil(keep * len(values))]] = True
+        assert np.array_equal(kept(mask, {n: SIZES[n] for n in group}), expected)
+
+
+def test_of_equal_scores_the_earlier_coordinates():
+    mask = Pruning(score="magnitude").mask(Bare({"a": torch.ones(10), "b": torch.ones(10)}), 0.6)
+    assert mask.indices("a").tolist() == list(range(10))
+    assert mask.indices("b").tolist() == [0, 1]
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5))
+def test_incremental_masks_are_nested(shares):
+    """Kills: a mask made anew from other weights."""
+    pruning, before = Pruning(score="magnitude", strategy="incremental"), None
+    for stage, keep in enumerate(shares):
+        mask = pruning.mask(model(stage), keep, before)
+        assert mask.count == math.ceil(keep * sum(SIZES.values()))
+        if before is not None:
+            small, large = sorted((kept(before, SIZES), kept(mask, SIZES)), key=np.sum)
+            assert not (small & ~large).any()
+        before = mask
+
+
+def test_weights_fall_with_the_rank():
+    m = Bare({"a": torch.tensor([1.0, -4.0, 2.0]), "b": torch.tensor([3.0, 0.5])})
+    mask = Pruning(score="magnitude", weights=(1.2, 0.8)).mask(m, 0.8)
+    assert mask.indices("a").tolist() == [0, 1, 2]
+    assert mask.weights["a"].tolist() == pytest.approx([0.8, 1.2, 0.8 + 0.4 / 3])
+    assert mask.weights["b"].tolist() == pytest.approx([0.8 + 0.8 / 3])
+
+
+def test_a_packed_mask_unpacks_to_itself_and_is_small(monkeypatch):
+    """Two bytes for each kept coordinate: of 1 % of float32 weights half a hundredth. Kills: int64 places."""
+    monkeypatch.setattr("dpzo.masks._CACHED", 0)
+    count, g = 3_000_001, torch.Generator().manual_seed(0)
+    at = torch.randperm(count, generator=g)[: count // 100].sort().values
+    mask = Mask({"w": at, "none": at[:0]})
+    assert torch.equal(mask.indices("w"), at)
+    assert not len(mask.indices("none"))
+    assert mask.nbytes < 0.0051 * 4 * count
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weights", [None, (1.5, 0.5)])
+def test_excursions_come_back_to_the_bit(dtype, weights):
+    m = Bare({name: t.to(dtype) for name, t in model().params.items()})
+    start = m.params.snapshot()
+    mask = Pruning(score="magnitude", weights=weights).mask(m, 0.3)
+    packed = Kept(m.params, mask)
+    u = GaussianDirection().draw(packed, seed=7)
+    with packed.moved(u, 0.5):
+        away = m.params.snapshot()
+    for name in SHAPES:
+        assert torch.equal(m.params[name], start[name])
+        at = mask.indices(name)
+        z = u.dense()[name] if name in packed else torch.empty(0)
+        scaled = z if weights is None else z * mask.weights[name]
+        expected = start[name].flatten().clone()
+        expected[at] = (start[name].flatten()[at].to(scaled.dtype) + 0.5 * scaled).to(dtype)
+        torch.testing.assert_close(away[name].flatten(), expected)
+    packed.add_(u, 0.5)
+    assert all(torch.equal(m.params[name], away[name]) for name in SHAPES)
+
+
+def test_refusals():
+    for bad in ({"score": "hessian"}, {"scope": "row"}, {"strategy": "often"}, {"weights": (1.0, 0.0)}):
+        with pytest.raises(Refusal):
+            Pruning(**bad)
+    with pytest.raises(Refusal, match=r"none of its 3 coordinates"):
+        Pruning(score="magnitude", must_train=("b",)).mask(Bare({"a": torch.ones(9), "b": torch.zeros(3)}), 0.1)
+    assert Pruning(score="magnitude", scope="layer", must_train=("*",)).mask(model(), 1e-9).count == 3
+    assert set(SCORES) == {"synflow", "magnitude", "random", "zo-grasp", "authors"}

@@ -1,0 +1,101 @@
+"""Schedules as data: what the constructors make, and what a stage refuses."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpzo import Refusal, Stage
+from dpzo.stages import allocated, doubling, halving_weights
+
+AUTHORS = {"first_steps": 1000, "steps": 6000, "step_size": 2e-5, "zo_eps": 1e-6}
+
+
+def test_the_authors_schedule():
+    stages = doubling(**AUTHORS)
+    assert [s.steps for s in stages] == [1000, 2000, 3000]
+    assert [s.step_size for s in stages] == [2e-5, 1e-5, 5e-6]
+    assert {s.zo_eps for s in stages} == {1e-6}
+
+
+@given(st.integers(1, 6), st.integers(1, 50), st.integers(1, 500), st.floats(1e-8, 1e3), st.floats(1e-8, 1e3))
+def test_a_doubling_schedule(stages, first, more, start, end):
+    """Kills: lost or added steps, a radius that only grows or misses its end."""
+    steps = first * (2 ** (stages - 1) - 1) + more
+    made = doubling(first_steps=first, steps=steps, step_size=1.0, zo_eps=start, last_zo_eps=end, stages=stages)
+    assert sum(s.steps for s in made) == steps
+    assert [s.steps for s in made[:-1]] == [first * 2**k for k in range(stages - 1)]
+    assert made[0].zo_eps == start
+    if stages > 1:
+        assert made[-1].zo_eps == pytest.approx(end)
+        ratios = np.diff(np.log([s.zo_eps for s in made]))
+        np.testing.assert_allclose(ratios, math.log(end / start) / (stages - 1), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 3000},  # the third stage would have none
+        {"steps": 0},
+        {"first_steps": 0},
+        {"stages": 0},
+        {"stages": 2.0},
+        {"step_size": math.nan},
+        {"step_size": 0.0},
+        {"zo_eps": 0.0},
+        {"zo_eps": math.inf},
+        {"last_zo_eps": 0.0},
+        {"last_zo_eps": -1e-6},
+        {"last_zo_eps": math.nan},
+        {"keep": 0.0},
+        {"keep": 1.5},
+        {"keep": [0.1, 0.2]},
+        {"keep": [0.1, 0.2, math.nan]},
+        {"proximal": -1.0},
+        {"proximal": math.nan},
+        {"proximal": 1e9},
+    ],
+    ids=str,
+)
+def test_what_is_no_schedule_is_refused(bad):
+    with pytest.raises(Refusal):
+        doubling(**AUTHORS | bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": True}, {"clip_threshold": 0.0}, {"noise_scale": 0.0}, {"noise_scale": math.inf}], ids=str
+)
+def test_what_is_no_stage_is_refused(bad):
+    with pytest.raises(Refusal):
+        Stage(**{"steps": 1, "step_size": 1.0, "zo_eps": 1.0} | bad)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 99), st.floats(1e-6, 1e6)), min_size=2, max_size=5),
+    st.lists(st.floats(-1, 1), min_size=5, max_size=5),
+)
+def test_the_allocation_does_the_least_harm(parts, nudges):
+    """No other split of the same Gaussian budget has a smaller sum w T sigma^2. Kills: another exponent."""
+    stages = [Stage(steps, 1.0, 1.0) for steps, _ in parts]
+    weights = np.array([w for _, w in parts])
+    scales = np.array([s.noise_scale for s in allocated(stages, weights.tolist())])
+    T = np.array([steps for steps, _ in parts])
+
+    def harm(sigma):  # after scaling to a budget of 1
+        return (weights * T * sigma**2).sum() * (T / sigma**2).sum()
+
+    nudged = scales * np.exp(np.array(nudges[: len(T)]))
+    assert harm(scales) <= harm(nudged) * (1 + 1e-9)
+
+
+def test_the_weights_of_stages_that_halve_the_error():
+    stages = doubling(**AUTHORS)
+    assert halving_weights(stages) == pytest.approx([4e-10 / 4, 1e-10 / 2, 0.25e-10])
+
+
+def test_weights_that_do_not_fit_are_refused():
+    for weights in ([1.0], [1.0, 0.0, 1.0], [1.0, math.nan, 1.0]):
+        with pytest.raises(Refusal):
+            allocated(doubling(**AUTHORS), weights)
