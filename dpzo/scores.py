@@ -30,6 +30,7 @@ from dpzo.parameters import Parameters
 
 Scores = dict[str, Tensor]
 _BLOCK = 2**18  # coordinates scored at random at once
+_HELD = 2**24  # normals of a score's directions that are kept: 64 MiB
 
 
 def magnitude(model: Any) -> Scores:
@@ -232,9 +233,9 @@ def _zeros(at: Parameters) -> dict[str, Tensor]:
 
 
 def _directions(at: Parameters, kind: str, seed: int, queries: int) -> tuple[list[Drawn], list[Drawn]]:
-    # Drawn anew at each use: kept, they would take more memory than the network.
-    seeds = seeds_of(_key(kind, seed), 2 * queries)
-    drawn = [GaussianDirection().draw(at, s, None, False) for s in seeds]
+    # Many long ones are drawn anew at each use: kept, they would take more memory than the network.
+    seeds, hold = seeds_of(_key(kind, seed), 2 * queries), 2 * queries * at.count <= _HELD
+    drawn = [GaussianDirection().draw(at, s, None, hold) for s in seeds]
     return drawn[:queries], drawn[queries:]
 
 

@@ -88,7 +88,7 @@ class Bench:
         encoder = Encoder(loaded.tokenizer, task, prompt, masked=loaded.masked)
         self.prompt = prompt
         # The tail's rows are cheap: in blocks of a quarter of the expected batch few of them are fill.
-        rows = max(64, (recipe.batch_size or 1024) // 4)
+        rows = max(16, (recipe.batch_size or 1024) // 4)
         self.model = PromptedModel(loaded.model, encoder, recipe.trainable, cut_batch_size=rows)
         self._read = read
         self._known: dict[Example, int] = {}
@@ -172,7 +172,7 @@ class Bench:
             outcome |= self._train(plan, train, cell, bar)
         shift = self.model.scores(train).mean(0) if cell.method == "calibrated" else None
         for split in splits:
-            outcome |= self._measure(self.records(split, cell.seed), split, shift)
+            outcome |= self.measure(self.records(split, cell.seed), split, shift)
         return outcome | {"peak_memory_mib": round(peak_memory_mib(self.device))}
 
     def _restart(self) -> None:
@@ -235,7 +235,8 @@ class Bench:
         data = fingerprint(list(self._examples("train", cell.seed)))
         return Ledger(folder / f"{key(asdict(cell))}.ledger", data=data)
 
-    def _measure(self, records: Records, split: str, shift: torch.Tensor | None) -> dict[str, Any]:
+    def measure(self, records: Records, split: str, shift: torch.Tensor | None = None) -> dict[str, Any]:
+        """Accuracy and loss of the model as it is, on the records of a split; ``shift`` is taken from the scores."""
         scores = self.model.scores(records).double()
         if shift is not None:
             scores = scores - shift

@@ -1,0 +1,198 @@
+"""The data-free output of a model: a function of all its weights, made of no data; and the scores taken from it."""
+
+import pytest
+import torch
+from torch import nn
+
+import dpzo
+from dpzo import scores
+from dpzo.models.answers import AnswerModel
+from dpzo.models.encoding import Encoder
+from dpzo.models.load import load
+from dpzo.models.module import ModuleModel
+from dpzo.models.prompted import PromptedModel
+from dpzo.models.quadratic import Quadratic
+from dpzo.models.rescaled import Rescaled
+from dpzo.scores import SCORES
+from dpzo.tasks import get_task
+
+FAMILIES = ("bert", "roberta", "opt", "gpt2", "gpt_neox", "llama", "qwen2", "granite")
+by_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def gradients(model, **options):
+    """Of the data-free output with respect to every weight, by name."""
+    named = dict(model.model.named_parameters())
+    for t in named.values():
+        t.requires_grad_(True)
+    slopes = torch.autograd.grad(model.data_free(**options), list(named.values()), allow_unused=True)
+    return dict(zip(named, slopes, strict=True))
+
+
+@by_family
+def test_every_weight_has_a_part_in_it(prompted, family):
+    # Mutants: no_grad or inference_mode; the label words' logits alone; equal tokens (queries and keys drop out).
+    model = prompted(family)
+    first = model.data_free()
+    assert first.shape == ()
+    assert torch.equal(first, model.data_free())  # dropout of a half is off
+    for name, slope in gradients(model).items():
+        # A key's bias moves all of a query's logits alike, which softmax does not see.
+        assert slope is not None, name
+        assert slope.abs().max() > 1e-6 or "bias" in name, name
+
+
+@by_family
+def test_one_token_leaves_attention_nothing_to_choose(prompted, family):
+    slopes = gradients(prompted(family), one_token=True)
+    queries = [name for name in slopes if any(part in name for part in (".query.w", "q_proj.w", ".key.w", "k_proj.w"))]
+    assert queries or family in ("gpt2", "gpt_neox")  # theirs are in one tensor with the values
+    for name in queries:
+        assert slopes[name].abs().max() < 1e-6
+    others = [name for name in slopes if any(part in name for part in (".value.w", "v_proj.w", "c_attn.w"))]
+    assert others or family == "gpt_neox"
+    assert all(slopes[name].abs().max() > 1e-3 for name in others)
+
+
+def test_the_text_is_of_distinct_ordinary_tokens_spread_over_the_vocabulary(prompted):
+    model = prompted("llama")
+    text, special = model._made_up_text(), model.encoder.tokenizer.all_special_ids
+    gaps = {b - a for a, b in zip(text, text[1:], strict=False)}
+    assert len(text) == 64
+    assert not set(text) & set(special)
+    assert max(gaps) - min(gaps) <= 1 + len(special)
+    assert text[0] < 2 * max(gaps) + len(special)
+    assert text[-1] >= len(model.encoder.tokenizer) - 2 * max(gaps)
+
+
+def test_a_short_model_gets_a_shorter_text(prompted):
+    model = prompted("opt")
+    model.model.config.max_position_embeddings = 20
+    assert len(set(model._made_up_text())) == 10
+
+
+@pytest.mark.parametrize("what", ["late", "tail"])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_cut_does_not_change_it(prompted, family, what):
+    cut, whole = prompted(family, what), prompted(family)
+    assert cut.trains_tail_only
+    assert torch.equal(cut.data_free(), whole.data_free())
+    part, full = scores.synflow(cut, 1.0), scores.synflow(whole, 1.0)
+    assert list(part) == list(cut.params)
+    most = max(full[name].max() for name in part)
+    for name, score in part.items():
+        torch.testing.assert_close(score, full[name] / most, rtol=1e-4, atol=1e-7)
+
+
+def test_it_does_not_depend_on_the_task(prompted):
+    assert torch.equal(prompted("llama").data_free(), prompted("llama", task_name="mr").data_free())
+    assert torch.equal(prompted("llama").data_free(), prompted("llama", kind=AnswerModel).data_free())
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_synflow_is_the_slope_times_the_weight_also_for_tied_weights(prompted, family):
+    # Against central differences in float64. Mutants: a tied tensor whose one use is left out, or which stands twice;
+    # signed weights; derivatives at the weights instead of at their absolute values.
+    model = prompted(family)
+    out, into = model.model.get_output_embeddings().weight, model.model.get_input_embeddings().weight
+    assert out is into
+    score = scores.synflow(model, 1.0)
+    assert sum(t is into for t in model.params.values()) == 1
+    text, network = model._made_up_text(), model.model.double()
+    tied = next(name for name, t in model.params.items() if t is model.model.get_input_embeddings().weight)
+    with torch.no_grad():
+        for t in network.parameters():
+            t.data = t.data.abs()
+        slopes, told = [], []
+        for name, t in model.params.items():
+            rows = (text[0], text[-1], 0) if name == tied else (0, t.shape[0] - 1)
+            for row in rows:
+                at = t.data.view(len(t), -1)[row]
+                weight, step = at[0].item(), 1e-5 * at[0].item()
+                ends = []
+                for side in (1, -1):
+                    at[0] = weight + side * step
+                    ends.append(model.data_free().item())
+                at[0] = weight
+                slopes.append(abs(ends[0] - ends[1]) / 2e-5)
+                told.append(score[name].view(len(t), -1)[row, 0].item())
+    slopes, told = torch.tensor(slopes, dtype=torch.float64), torch.tensor(told, dtype=torch.float64)
+    factor = (slopes @ told) / (told @ told)
+    torch.testing.assert_close(slopes / factor, told, rtol=1e-4, atol=float(told.max()) * 1e-6)
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
+def test_every_score_works_on_language_models_without_data(prompted, family, name, monkeypatch):
+    model = prompted(family, ("*.0.*",))
+    monkeypatch.setattr(PromptedModel, "losses", None)
+    monkeypatch.setattr(PromptedModel, "_forward", None)
+    before = {n: t.detach().clone() for n, t in model.model.state_dict().items()}
+    got = SCORES[name](model, 0.5, 1)
+    assert {n: s.shape for n, s in got.items()} == {n: t.shape for n, t in model.params.items()}
+    assert all(torch.equal(t, before[n]) for n, t in model.model.state_dict().items())
+    assert {t.dtype for t in model.model.parameters()} == {torch.float32}
+    assert not any(t.requires_grad for t in model.model.parameters())
+
+
+@pytest.mark.assets
+def test_every_score_on_bert_tiny():
+    one, task = load("bert-tiny"), get_task("sst2")
+    model = PromptedModel(one.model, Encoder(one.tokenizer, task, task.masked, masked=True))
+    before = {n: t.detach().clone() for n, t in model.model.state_dict().items()}
+    words, d = model.model.get_input_embeddings().weight, model.params.count
+    assert words is model.model.get_output_embeddings().weight
+    assert sum(t is words for t in model.params.values()) == 1
+    for name, score in SCORES.items():
+        few = {
+            "synflow": lambda: scores.synflow(model, 0.01, 5),
+            "zo-grasp": lambda: scores.zo_grasp(model, 0, 1e-3, 2),
+        }
+        got = few[name]() if name in few else score(model, 0.01, 0)
+        assert sum(s.numel() for s in got.values()) == d
+        assert all(torch.isfinite(s).all() for s in got.values())
+        if name == "synflow":
+            assert sum(int((s > 0).sum()) for s in got.values()) == -(-d // 100)
+    assert all(torch.equal(t, before[n]) for n, t in model.model.state_dict().items())
+
+
+class Named(nn.Module):
+    """A module that takes its input by name and has a float buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("mean", torch.full((3,), 0.5))
+
+    def forward(self, *, x):
+        return self.layer(x @ torch.diag(self.mean))
+
+
+def test_a_module_is_called_in_the_type_of_its_weights():
+    module = Named()
+    model = ModuleModel(module, None, data_free=lambda m: m(x=torch.ones(1, 3)).sum())
+    score = scores.synflow(model, 1.0)["layer.weight"]
+    torch.testing.assert_close(score * module.layer.weight.abs().max(), module.layer.weight.abs() * score.max())
+    assert module.mean.dtype == torch.float32
+    assert not module._forward_pre_hooks
+
+
+def test_a_module_without_one_or_with_several_numbers_is_refused():
+    module = nn.Linear(3, 2)
+    with pytest.raises(dpzo.Refusal, match="data_free="):
+        ModuleModel(module, None).data_free()
+    with pytest.raises(dpzo.Refusal, match=r"shape \(1, 2\)"):
+        ModuleModel(module, None, data_free=lambda m: m(torch.ones(1, 3))).data_free()
+
+
+def test_rescaled_is_evaluated_where_w_stands(prompted):
+    plain, inner = prompted("bert", "late"), prompted("bert", "late")
+    rescaled = Rescaled(inner, {n: torch.full_like(t, 3.0) for n, t in inner.params.items()})
+    assert torch.equal(rescaled.data_free(), plain.data_free())
+    for n, t in rescaled.params.items():
+        t.fill_(0.1)
+        plain.params[n].data += 3.0 * t
+    assert torch.equal(rescaled.data_free(), plain.data_free())
+    assert torch.equal(rescaled.data_free(one_token=True), plain.data_free(one_token=True))
+    with pytest.raises(dpzo.Refusal, match="Quadratic"):
+        Rescaled(Quadratic(torch.ones(2), torch.zeros(2)), {"x": torch.ones(2)}).data_free()
