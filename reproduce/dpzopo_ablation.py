@@ -60,7 +60,6 @@ PARTS: dict[str, tuple[Method, ...]] = {
         _masked("random, 10 %", (0.1,), score="random"),
     ),
     "strategy": (
-        _masked("synflow, dynamic", score="synflow", strategy="dynamic"),
         _masked("synflow, 1 % of each tensor's", score="synflow", scope="layer"),
         _masked("synflow, rank weights 1.2 to 0.8", score="synflow", weights=(1.2, 0.8)),
         _masked("magnitude, dynamic", score="magnitude", strategy="dynamic"),
