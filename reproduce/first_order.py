@@ -84,11 +84,13 @@ def dp_adamw(plan: Plan, settings: FirstOrder, model: PromptedModel, data: Recor
         for at in np.array_split(batch, max(1, -(-len(batch) // _AT_ONCE))) if len(batch) else ():
             records = data[at]
             gradients = each(weights, records.passed, torch.from_numpy(records.label))
-            norms = torch.stack([g.flatten(1).double().square().sum(1) for g in gradients.values()]).sum(0).sqrt()
-            factors = torch.nan_to_num((C / norms).clamp(max=1.0), nan=0.0, posinf=0.0)
+            lengths = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()])
+            norms = torch.linalg.vector_norm(lengths, dim=0)
+            good = torch.isfinite(norms)  # a gradient that is not finite counts as 0, by rule
+            factors = torch.where(good, (C / norms).clamp(max=1.0), 0.0)
             for long, g in gradients.items():
-                finite = torch.nan_to_num(g, 0.0, 0.0, 0.0)
-                total[names[long]] += torch.einsum("b,b...->...", factors.to(g.dtype), finite)
+                g = g if good.all() else torch.where(good.view(-1, *[1] * (g.ndim - 1)), g, 0.0)
+                total[names[long]] += torch.tensordot(factors, g, 1)
         z = noise_vector(model.params, σ * C, streams.noise.at(step))
         for short, t in model.params.items():
             t.grad = (total[short] + z[short]) / divisor
