@@ -32,7 +32,7 @@ ROWS = (
     Method("DP-ZOPO", "dp-zopo", stages=3, keep=(0.01,), pruning=Pruning(score="synflow")),
     Method("DP-ZOPO, random mask", "dp-zopo", stages=3, keep=(0.01,), pruning=Pruning(score="random")),
 )
-FIRST_ORDER_GRID = (3e-5, 1e-4, 3e-4, 1e-3)
+FIRST_ORDER_GRID = (3e-4, 1e-3, 3e-3, 1e-2)
 
 
 def main(

@@ -1,0 +1,132 @@
+"""The two studies of the stagewise methods at their tiny size, and the first-order reference against a loop by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from dpzo import Pruning, Refusal, Streams
+from reproduce import dpzopo_ablation, dpzopo_figure_roberta, reported
+from reproduce.first_order import FirstOrder, dp_adamw, first_order_plan
+from reproduce.results import Results
+from reproduce.stagewise import SETTINGS, Method, Study, grid, plan_of, setting_of
+
+pytestmark = pytest.mark.assets
+TINY = SETTINGS["tiny"]
+ZOPO = Method("m", "dp-zopo", 0.1, stages=3, keep=(0.02,), pruning=Pruning(score="magnitude"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return Study(TINY, "mr", Results(tmp_path_factory.mktemp("study") / "runs.jsonl"), None, None, "cpu")
+
+
+@pytest.fixture(autouse=True)
+def untouched(study):
+    """No run reaches the next one."""
+    start = study.bench.model.params.snapshot()
+    yield
+    assert all(torch.equal(t, start[name]) for name, t in study.bench.model.params.items())
+
+
+def test_the_programs_write_their_tables_and_go_on(tmp_path, capsys):
+    for program, name in ((dpzopo_figure_roberta, "dpzopo_figure"), (dpzopo_ablation, "dpzopo_ablation")):
+        options = {"size": "tiny", "task": "mr", "data_dir": None, "assets": None, "out": tmp_path, "device": "cpu"}
+        if program is dpzopo_ablation:
+            options["parts"] = "stages,strategy"
+        program.main(**options)
+        lines = (tmp_path / f"{name}.jsonl").read_text()
+        table = (tmp_path / f"{name}.md").read_text()
+        program.main(**options)
+        assert (tmp_path / f"{name}.jsonl").read_text() == lines
+        assert (tmp_path / f"{name}.md").read_text() == table
+    assert (tmp_path / "dpzopo_figure.png").stat().st_size > 10_000
+    assert "synflow, 1 % of each tensor's" in capsys.readouterr().out
+
+
+def test_every_private_run_has_the_same_steps_and_the_epsilon_asked_for():
+    methods = [m for m in dpzopo_figure_roberta.ROWS if m.algorithm.startswith("dp") and m.algorithm != "dp-adamw"]
+    methods += [m for part in dpzopo_ablation.PARTS.values() for m in part]
+    for method in methods:
+        plan = plan_of(replace(method, step_size=0.1), SETTINGS["laptop"], 1024, 4.0)
+        assert plan.steps == SETTINGS["laptop"].steps
+        assert 3.99 < plan.epsilon(1e-5) <= 4.0
+        assert plan.sampler.divisor(1024) == SETTINGS["laptop"].batch_size
+
+
+def test_the_chosen_step_size_has_the_least_validation_loss(study):
+    said = []
+    best = study.tuned(Method("m", "dpzero"), (1e-6, 1e-2), said.append)
+    losses = {
+        size: study.run(Method("m", "dpzero", size), *study.setting.tuned_at, "validation")["validation_loss"]
+        for size in (1e-6, 1e-2)
+    }
+    assert best.step_size == min(losses, key=losses.get)
+    assert "at an end of its grid" in said[-1]
+
+
+def test_a_masked_run_is_offered_longer_steps():
+    assert grid(Method("m", "dpzero"))[0] == pytest.approx(grid(ZOPO)[0] * 0.02**0.5, rel=0.05)
+
+
+def test_a_remembered_mask_is_the_mask(study):
+    plan = plan_of(ZOPO, TINY, 120, 4.0)
+    for keep in (0.02, 0.5):
+        mine, fresh = (p.mask(study.bench.model, keep) for p in (plan.pruning, ZOPO.pruning))
+        assert all(torch.equal(mine.indices(name), fresh.indices(name)) for name in study.bench.model.params)
+
+
+def test_dp_adamw_clips_each_record_and_adds_one_noise(study):
+    """Kills: a batch's gradient clipped as one (the released code's way), wrong noise, the realised size."""
+    model, train = study.bench.model, study.bench.records("train", 42)
+    settings = FirstOrder(steps=1, batch_size=16, learning_rate=1e-3, clip_threshold=0.3)
+    plan = first_order_plan(settings, len(train), 4.0, 1e-5)
+    start = model.params.snapshot()
+    streams = Streams.not_private(1, 2)
+    batch = next(plan.sampler.batches(len(train), range(1), streams.private))
+    expected = {name: torch.zeros_like(t) for name, t in start.items()}
+    for i in batch:
+        one = train[np.array([i])]
+        leaves = {name: t.detach().clone().requires_grad_() for name, t in model.params.items()}
+        scores = torch.func.functional_call(_Finish(model), {f"model.{n}": t for n, t in leaves.items()}, (one.passed,))
+        loss = cross_entropy(scores, torch.from_numpy(one.label))
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        for name, g in zip(leaves, gradients, strict=True):
+            expected[name] += g * min(1.0, 0.3 / float(norm))
+    noise = plan.mechanism.noise_multiplier * 0.3
+    z = {}
+    source = streams.noise.at(0)
+    for name, t in start.items():
+        z[name] = torch.tensor(noise * source.normal(t.numel()), dtype=torch.float32).view(t.shape)
+    list(dp_adamw(plan, settings, model, train, Streams.not_private(1, 2)))
+    moved = {name: model.params[name].detach() - start[name] for name in start}
+    model.params.restore(start)
+    for name in start:  # AdamW's first step: lr * g / (|g| + 1e-8)
+        g = (expected[name] + z[name]) / 16
+        torch.testing.assert_close(moved[name], -1e-3 * g / (g.abs() + 1e-8), atol=2e-6, rtol=1e-3)
+
+
+class _Finish(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.finish = model.model, [model._finish]
+
+    def forward(self, passed):
+        return self.finish[0](passed)
+
+
+def test_the_figures_numbers_are_the_abstracts():
+    """+4.5 on SST-5 and +5.5 on MNLI over DPZero at epsilon = 4, as its abstract says."""
+    for task, gain in (("sst5", 4.5), ("mnli", 5.5)):
+        zopo, dpzero = (reported.stagewise(row, task, 4.0) for row in ("DP-ZOPO", "DPZero"))
+        assert zopo - dpzero == pytest.approx(gain, abs=0.01)
+    assert reported.stagewise("DP-ZOPO", "rte", 4.0) is None
+    assert reported.stagewise("zero-shot", "sst2", None) == 79.0
+
+
+def test_a_size_that_is_not_there_is_refused():
+    with pytest.raises(Refusal, match="laptop"):
+        setting_of("huge")
