@@ -6,7 +6,7 @@ places within runs of 65,536), and the packed values four more.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -27,6 +27,7 @@ Score = Literal["synflow", "magnitude", "random", "zo-grasp", "authors"]
 Scope = Literal["global", "layer"]
 Strategy = Literal["static", "dynamic", "incremental"]
 _RUN = 16  # bits of a place within its run
+_BLOCK = 2**22  # scores looked at at once
 _CACHED = 2**20  # masks of up to this many coordinates are held unpacked as well: 8 MiB, and no unpacking
 
 
@@ -95,14 +96,39 @@ class Pruning:
 
 def _best(ranks: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
     # Of equal ranks the earlier coordinates: the mask must be the same wherever it is computed again.
-    flat = torch.cat(list(ranks.values()))
-    count = math.ceil(keep * len(flat))
-    least = torch.kthvalue(flat, len(flat) - count + 1).values
-    above = flat > least
-    ties = torch.nonzero(flat == least).flatten()[: count - int(above.sum())]
-    above[ties] = True
-    parts = torch.split(above, [len(rank) for rank in ranks.values()])
-    return {name: torch.nonzero(part).flatten() for name, part in zip(ranks, parts, strict=True)}
+    left = count = math.ceil(keep * sum(map(len, ranks.values())))
+    least = _kth_largest(list(ranks.values()), count)
+    left -= sum(int((rank > least).sum()) for rank in ranks.values())
+    chosen = {}
+    for name, rank in ranks.items():
+        mine = rank > least
+        ties = torch.nonzero(rank == least).flatten()[:left]
+        mine[ties] = True
+        left -= len(ties)
+        chosen[name] = torch.nonzero(mine).flatten()
+    return chosen
+
+
+def _kth_largest(parts: Sequence[Tensor], k: int) -> float:
+    # By two histograms of 16 bits each, block by block: a sort of all weights would take several times their memory.
+    top, k = _bucket(parts, k, lambda key: (key >> 16) + 2**15)
+    low, _ = _bucket(parts, k, lambda key: (key & 0xFFFF)[(key >> 16) + 2**15 == top])
+    key = torch.tensor([((top - 2**15) << 16) | low], dtype=torch.int32)
+    return _ordered(key).view(torch.float32).item()
+
+
+def _bucket(parts: Sequence[Tensor], k: int, bits: Callable[[Tensor], Tensor]) -> tuple[int, int]:
+    """Which bucket holds the k-th largest, and the how-many-eth it is in there."""
+    blocks = (block for part in parts for block in torch.split(part.float(), _BLOCK))
+    counts = sum(torch.bincount(bits(_ordered(block.view(torch.int32))), minlength=2**16).cpu() for block in blocks)
+    above = torch.cumsum(torch.as_tensor(counts).flip(0), 0)  # of this bucket and of those above it
+    at = int(torch.searchsorted(above, k))
+    return 2**16 - 1 - at, k - (int(above[at - 1]) if at else 0)
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    # The bits of floats as integers in the floats' order; its own inverse.
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _best_of_each(ranks: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:

