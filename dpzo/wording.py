@@ -86,8 +86,8 @@ def draw_distance(plan: Plan) -> float | None:
     """How far one draw's law is from the ideal noise's, in total variation; None where that is not bounded."""
     if isinstance(plan.mechanism, PlainSum | GaussianVectorMechanism):
         return None
-    least = plan.mechanism.noise_multiplier * min(stage.noise_scale for stage in plan.stages)
-    return total_variation(least * GRID)
+    multipliers = {plan.mechanism.noise_multiplier * stage.noise_scale for stage in plan.stages}
+    return max(total_variation(multiplier * GRID) for multiplier in multipliers)
 
 
 def _mechanism(plan: Plan) -> str:
