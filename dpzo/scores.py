@@ -85,8 +85,9 @@ def zo_grasp(model: Any, seed: int, mu: float = 1e-3, queries: int = 16) -> Scor
     the smallest. v, an estimate of g from ``queries`` directions y, is followed by z * z'Hv averaged over ``queries``
     other directions z, with z'Hv a second difference: both of its slopes are along the same z. y and z are independent,
     so the estimate's mean is Hg, up to mu^2. Its relative error goes as sqrt(d / queries): with far fewer queries than
-    coordinates this is a magnitude times noise, too. It takes 6 * ``queries`` forward passes and 44 bytes for each
-    trained coordinate.
+    coordinates this is a magnitude times noise, too. A network that computes parts of itself in float32 adds R's own
+    rounding over mu^2: for SmolLM2 at mu = 1e-3 that alone is over a hundred times z'Hv, and the score means nothing.
+    It takes 6 * ``queries`` forward passes and 44 bytes for each trained coordinate.
 
     Raises:
         Refusal: as for ``synflow``.

@@ -1,6 +1,5 @@
 """Schedules are data: a tuple of frozen stages, all decided before the run."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -104,9 +103,10 @@ def doubling(
 def allocated(stages: Sequence[Stage], weights: Sequence[float]) -> tuple[Stage, ...]:
     """The stages with the budget of the run split so that the noise does the least harm.
 
-    ``weights`` says how much a unit of noise variance at one step of each stage adds to the final error. Gaussian steps
-    cost 1 / sigma_s^2 each, so sum w_s T_s sigma_s^2 is least at a given cost where sigma_s^2 goes as w_s^(-1/2).
-    What counts is the ratio of the ``noise_scale``; calibration sets their common size.
+    ``weights`` says how much a unit of noise variance at one step of each stage adds to the final error, as
+    ``dpzo.theory.stagewise.noise_weights`` does. Gaussian steps cost 1 / sigma_s^2 each, so sum w_s T_s sigma_s^2 is
+    least at a given cost where sigma_s^2 goes as w_s^(-1/2). What counts is the ratio of the ``noise_scale``;
+    calibration sets their common size.
 
     Raises:
         Refusal: another number of weights than stages, or one that is not positive.
@@ -120,8 +120,3 @@ def allocated(stages: Sequence[Stage], weights: Sequence[float]) -> tuple[Stage,
     for weight in weights:
         positive("weight", weight)
     return tuple(replace(s, noise_scale=(w / weights[0]) ** -0.25) for s, w in zip(stages, weights, strict=True))
-
-
-def halving_weights(stages: Sequence[Stage]) -> tuple[float, ...]:
-    """``allocated``'s weights where each stage halves the error that it inherits: w_s = alpha_s^2 2^-(S - s)."""
-    return tuple(math.ldexp(s.step_size**2, number) for number, s in enumerate(stages, 1 - len(stages)))

@@ -1,26 +1,26 @@
-"""``python -m synthetic.convergence``: DPZero on a quadratic, measured by dpzo itself, beside its exact law.
+"""``python -m synthetic.convergence``: DPZero and DPGD-0th on a problem whose answer is known, run by dpzo itself.
 
-The runs are those of ``dpzo.run`` with seeded noise (NOT PRIVATE: a simulation), the clip threshold so large that next
-to nothing is clipped, and the noise what (epsilon, delta) needs by exact composition. The line is computed, not fitted.
+The runs are those of ``dpzo.run`` with seeded noise (NOT PRIVATE: a simulation), the clip threshold so large that
+little is clipped, and the noise what (epsilon, delta) needs by exact composition. Lines are computed, not fitted: the
+exact law on the quadratic, DPZero's bound on the non-convex problem, the teacher's loss for the network.
 """
 
 import csv
 import itertools
+import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
-import torch
 import typer
 from tqdm import tqdm
 
 import dpzo
 from dpzo import Refusal, Relation, Streams
-from dpzo.models.quadratic import Quadratic
-from dpzo.theory.quadratic import Direction, Law
-from synthetic import style
-from synthetic.problems import RANKS, Problem
+from dpzo.theory.quadratic import Direction
+from synthetic import report, style
+from synthetic.cases import CASES, METHODS, RANK_NAMES, Case
 from synthetic.sweep import Floats
 
 LAWS: dict[str, tuple[Direction, dpzo.GaussianDirection | dpzo.SphereDirection]] = {
@@ -28,109 +28,144 @@ LAWS: dict[str, tuple[Direction, dpzo.GaussianDirection | dpzo.SphereDirection]]
     "gaussian": ("gaussian", dpzo.GaussianDirection()),
 }
 _RARELY = 5.0  # C over the largest gradient at the start: |u'g| > 5 |g| happens once in two million
+_SHARES = {"quadratic": 0.3, "pl": 1.0, "network": 1.0}
+
+
+class Measured(NamedTuple):
+    """Heights of one method, (runs, T + 1), its noise on the mean, theory's line, and what is to be told of its end."""
+
+    heights: Floats
+    sigma: float
+    line: tuple[str, Floats] | None
+    ending: str
 
 
 def main(
-    d: Annotated[int, typer.Option(help="Dimension.")] = 200,
-    rank: Annotated[str, typer.Option(help=f"Effective rank: {', '.join(RANKS)}.")] = "log(d)",
-    n: Annotated[int, typer.Option(help="Records.")] = 2000,
+    problem: Annotated[str, typer.Option(help=f"Problem: {', '.join(CASES)}.")] = "quadratic",
+    d: Annotated[int, typer.Option(help="Dimension; the network has its own.")] = 50,
+    rank: Annotated[str, typer.Option(help=f"Effective rank, but the network's: {', '.join(RANK_NAMES)}.")] = "log(d)",
+    n: Annotated[int, typer.Option(help="Records.")] = 10_000,
     epsilon: Annotated[float, typer.Option(help="Target epsilon of the whole run.")] = 2.0,
     delta: Annotated[float, typer.Option(help="Target delta.")] = 1e-6,
     steps: Annotated[int, typer.Option(help="T.")] = 400,
     runs: Annotated[int, typer.Option(help="Runs to average; each has its own directions and noise.")] = 20,
-    share: Annotated[float, typer.Option(help="Step size over the exact stability threshold.")] = 0.3,
+    share: Annotated[float | None, typer.Option(help="Step size over the theory's, which the run tells.")] = None,
     direction: Annotated[str, typer.Option(help=f"Law of the directions: {', '.join(LAWS)}.")] = "sphere",
     out: Annotated[Path, typer.Option(help="Where the picture and the numbers go.")] = Path("results"),
 ) -> None:
-    """Measure the expected loss at every step and draw it over the exact law."""
+    """Measure the mean loss at every step of both methods and draw it beside what theory says."""
     try:
-        if rank not in RANKS or direction not in LAWS:
-            raise Refusal(f"a rank among {', '.join(RANKS)} and a law among {', '.join(LAWS)}", (rank, direction), "")
+        for value, among in ((problem, CASES), (rank, RANK_NAMES), (direction, LAWS)):
+            if value not in among:
+                raise Refusal(f"one of {', '.join(among)}", repr(value), "See --help.")
         if runs < 2:
             raise Refusal("two runs or more, for an interval", runs, "Write --runs 20.")
-        problem = Problem(n, d, rank, seed=0)
-        law = Law(problem.spectrum, LAWS[direction][0])
-        alpha = share * law.stable_below
-        law.check(alpha)
-        measured, predicted, sigma = converge(problem, law, direction, alpha, epsilon, delta, steps, runs)
+        case = CASES[problem](n, d, rank, LAWS[direction][0])
+        alpha = (_SHARES[problem] if share is None else share) * case.step_size
+        with tqdm(total=len(METHODS) * runs * steps, unit="step") as bar:
+            found = {
+                method: measure(case, method, direction, alpha, epsilon, delta, steps, runs, bar) for method in METHODS
+            }
         out.mkdir(parents=True, exist_ok=True)
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None
-    path = out / "convergence.png"
-    draw(measured, predicted, law, alpha, sigma, f"d = {d:,}, effective rank {rank}", str(path))
-    with open(path.with_suffix(".csv"), "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "exact law", "mean of runs", "standard error"])
-        error = measured.std(0, ddof=1) / np.sqrt(runs)
-        writer.writerows(zip(itertools.count(), predicted, measured.mean(0), error, strict=False))
-    off = (measured.mean(0) - predicted)[1:] / error[1:]
-    print(f"step size {alpha:.4g}, {share:g} of the threshold {law.stable_below:.4g}; noise on the mean {sigma:.4g}")
-    print(
-        f"excess loss at T = {steps}: law {predicted[-1]:.4g}, measured {measured[:, -1].mean():.4g} ± {error[-1]:.2g}"
+    name = "convergence" if problem == "quadratic" else f"convergence_{problem}"
+    save(found, out / f"{name}.csv")
+    draw(case, found, str(out / f"{name}.png"))
+    text = f"{case.title}; step size {alpha:.4g}; {case.note}.\n\n{table(found)}"
+    print(text)
+    told = (
+        f"n = {n:,}, (epsilon, delta) = ({epsilon:g}, {delta:g}), T = {steps:,}, {runs} runs, directions: {direction}. "
+        + " ".join(f"{method}: {one.ending}." for method, one in found.items() if one.ending)
     )
-    print(f"largest distance over {steps} steps: {np.abs(off).max():.2f} standard errors; written: {path}")
+    report.write(out / f"{name}.md", f"{text}\n{told}", f"0 to {runs - 1}, and 0 for the problem")
+    print(f"Written: {out}/{name}.md, {name}.png, {name}.csv")
 
 
-def converge(
-    problem: Problem, law: Law, direction: str, alpha: float, epsilon: float, delta: float, steps: int, runs: int
-) -> tuple[Floats, Floats, float]:
-    """Excess losses of each run at each step (runs, steps + 1), the exact law's (steps + 1,), and the noise's scale."""
-    data = torch.from_numpy(problem.records).double()
-    spectrum = torch.from_numpy(problem.a).double()
-    steepest = float((spectrum * data).norm(dim=1).max())
-    plan = dpzo.dpzero(
-        n=problem.n,
+def measure(
+    case: Case,
+    method: str,
+    direction: str,
+    alpha: float,
+    epsilon: float,
+    delta: float,
+    steps: int,
+    runs: int,
+    bar: "tqdm[None] | None" = None,
+) -> Measured:
+    """Run ``method`` from each of the seeds 0, 1, ..; its model's height is taken at every step."""
+    make, scale = (dpzo.dpzero, 1.0) if method == "DPZero" else (dpzo.dpgd_zeroth, math.sqrt(case.d))
+    plan = make(
+        n=len(case.data),
         steps=steps,
         step_size=alpha,
         zo_eps=1e-3,
-        clip_threshold=_RARELY * steepest,
+        clip_threshold=_RARELY * case.steepest * scale,
         target_epsilon=epsilon,
         target_delta=delta,
         relation=Relation.REPLACE_ONE,
         direction=LAWS[direction][1],
     )
-    assert isinstance(plan.mechanism, dpzo.mechanisms.GaussianMechanism)
-    sigma = plan.mechanism.noise_multiplier * plan.mechanism.clip_threshold / problem.n
-    mean = data.mean(0)
-    measured = np.empty((runs, steps + 1))
-    with tqdm(total=runs * steps, unit="step") as bar:
-        for number in range(runs):
-            model = Quadratic(spectrum, torch.zeros(problem.d, dtype=torch.float64))
-            excess = [float((model.params["x"] - mean).square() @ spectrum) / 2]
-            for _ in dpzo.run(plan, model, data, Streams.not_private(number, number)):
-                excess.append(float((model.params["x"] - mean).square() @ spectrum) / 2)
+    mechanism = plan.mechanism
+    assert isinstance(mechanism, dpzo.mechanisms.GaussianMechanism | dpzo.mechanisms.GaussianVectorMechanism)
+    sigma = mechanism.noise_multiplier * mechanism.clip_threshold / plan.n
+    heights = np.empty((runs, steps + 1))
+    for seed in range(runs):
+        model = case.start()
+        heights[seed, 0] = case.height(model)
+        for step in dpzo.run(plan, model, case.data, Streams.not_private(seed, seed)):
+            heights[seed, step.index + 1] = case.height(model)
+            if bar is not None:
                 bar.update()
-            measured[number] = excess
-    path = law.trajectory(alpha, steps, np.square(mean.numpy())) if law.spectrum.d == len(law.spectrum.values) else None
-    path = path or law.trajectory(alpha, steps, np.array([float(mean.square().mean())]))
-    return measured, path.loss(sigma), sigma
+    return Measured(heights, sigma, case.curve(method, sigma, alpha, steps), case.ending(model))
 
 
-def draw(measured: Floats, predicted: Floats, law: Law, alpha: float, sigma: float, title: str, path: str) -> None:
-    """Marks with 95 % intervals for the runs, a line for the law, dashes for where it ends."""
-    figure, grid = style.axes(width=5.4, height=3.6)
-    on, steps = grid[0, 0], len(predicted) - 1
-    at = np.unique(np.linspace(0, steps, 40).astype(int))
-    half = 1.96 * measured.std(0, ddof=1) / np.sqrt(len(measured))
-    on.errorbar(
-        at,
-        measured.mean(0)[at],
-        half[at],
-        fmt="o",
-        markersize=3.5,
-        color=style.COLOURS["DPZero"],
-        capsize=2,
-        linewidth=1,
-    )
-    on.plot(predicted, color="#222", linewidth=1.2)
-    floor = law.spectrum.sum(law.spectrum.values * law.stationary(alpha, sigma)) / 2
-    on.axhline(floor, color="#888", linestyle="--", linewidth=1)
-    style.label(on, steps, float(predicted[-1]), "exact law", "#222")
-    on.annotate("where it ends", (0, floor), xytext=(4, 3), textcoords="offset points", fontsize=8, color="#666")
-    on.set(yscale="log", xlabel="step", ylabel="expected loss above its minimum")
-    on.set_title(f"{title}: mean of {len(measured)} runs, 95 % intervals", fontsize=9)
-    on.margins(x=0.12)
+def table(found: dict[str, Measured]) -> str:
+    """Markdown: where each method starts and ends, and the theory's line at the end."""
+    rows = []
+    for method, (heights, sigma, line, _) in found.items():
+        error = heights.std(0, ddof=1) / np.sqrt(len(heights))
+        told = ["", ""]
+        if line is not None:
+            told = [f"{line[1][-1]:.4g} ({line[0]})", ""]
+        if line is not None and line[0] == "exact law":
+            told[1] = f"{np.abs((heights.mean(0) - line[1])[1:] / error[1:]).max():.1f}"
+        end = f"{heights[:, -1].mean():.4g} ± {1.96 * error[-1]:.2g}"
+        rows.append([method, f"{sigma:.3g}", f"{heights[:, 0].mean():.4g}", end, *told])
+    columns = ["method", "noise on the mean", "at x_0", "at x_T", "theory at x_T", "furthest, in standard errors"]
+    return report.table(columns, rows)
+
+
+def save(found: dict[str, Measured], path: Path) -> None:
+    """Every step of both methods, as CSV."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "step", "mean of runs", "standard error", "theory"])
+        for method, (heights, _, line, _) in found.items():
+            error = heights.std(0, ddof=1) / np.sqrt(len(heights))
+            theory = itertools.repeat("") if line is None else line[1]
+            writer.writerows(
+                (method, *row) for row in zip(itertools.count(), heights.mean(0), error, theory, strict=False)
+            )
+
+
+def draw(case: Case, found: dict[str, Measured], path: str) -> None:
+    """Marks with 95 % intervals for the runs, lines for theory."""
+    figure, grid = style.axes(width=5.6, height=3.8)
+    on = grid[0, 0]
+    for method, (heights, _, line, _) in found.items():
+        colour, last = style.COLOURS[method], heights.shape[1] - 1
+        at = np.unique(np.linspace(0, last, 40).astype(int))
+        half = 1.96 * heights.std(0, ddof=1) / np.sqrt(len(heights))
+        look = {"color": colour, "fmt": style.MARKS[method], "markersize": 3.5, "capsize": 2, "linewidth": 1}
+        on.errorbar(at, heights.mean(0)[at], half[at], label=method, **look)
+        if line is not None:
+            on.plot(line[1], color=colour, linestyle=style.LINES[method], linewidth=1.2, label=f"{method}: {line[0]}")
+    on.set(yscale="log", xlabel="step", ylabel=case.drawn)
+    on.set_title(f"{case.title}: mean of {len(heights)} runs, 95 % intervals", fontsize=8)
+    handles, names = on.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     style.save(figure, path)
 
 

@@ -19,9 +19,12 @@ from dpzo import Refusal
 from dpzo.theory.noise import exact_constant, sigma
 from dpzo.theory.quadratic import Law, best
 from dpzo.theory.spectra import Spectrum, power_law
-from synthetic import style
+from synthetic import report, style
 from synthetic.problems import RANKS
 from synthetic.sweep import METHODS
+
+Row = tuple[str, str, int, float, float, int]
+"""Method, rank, d, the norm, alpha, T."""
 
 
 def main(
@@ -32,7 +35,7 @@ def main(
     steps: Annotated[int, typer.Option(help="The most steps that a method may take.")] = 4096,
     out: Annotated[Path, typer.Option(help="Where the picture and the numbers go.")] = Path("results"),
 ) -> None:
-    """Compute every best norm, write scale.csv and draw scale.png."""
+    """Compute every best norm, write scale.csv and scale.md and draw scale.png."""
     try:
         if not 1 <= largest <= 12:
             raise Refusal("a largest power of ten from 1 to 12", largest, "Write --largest 9.")
@@ -49,7 +52,23 @@ def main(
     with open(out / "scale.csv", "w", newline="") as file:
         csv.writer(file).writerows([("method", "rank", "d", "gradient norm over that at x_0", "alpha", "T"), *rows])
     draw(rows, str(out / "scale.png"))
-    print(f"Written: {out}/scale.csv, scale.png")
+    told = (
+        f"The least root mean square of the gradient over the gradient at x_0, with the step size and T that give it; "
+        f"n = {n:,}, (epsilon, delta) = ({epsilon:g}, {delta:g}), at most {steps:,} steps; by the exact law."
+    )
+    report.write(out / "scale.md", f"{told}\n\n{table(rows)}", "none, nothing is drawn")
+    print(table(rows))
+    print(f"Written: {out}/scale.md, scale.png, scale.csv")
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: a line for each rank and dimension, a column for each method."""
+    told = {(rank, d, method): f"{norm:.3g} ({alpha:.1e}, {T})" for method, rank, d, norm, alpha, T in rows}
+    lines = [
+        [rank, f"10^{len(str(d)) - 1}", *(told[rank, d, method] for method in METHODS)]
+        for rank, d in dict.fromkeys((rank, d) for rank, d, _ in told)
+    ]
+    return report.table(["rank", "d", *METHODS], lines)
 
 
 def least(
@@ -68,20 +87,19 @@ def least(
     return float(np.sqrt(found.value / at_start)), found.alpha, found.steps
 
 
-def draw(rows: list[tuple[str, str, int, float, float, int]], path: str) -> None:
+def draw(rows: list[Row], path: str) -> None:
     """Three panels, one a rank."""
     figure, grid = style.axes(1, len(RANKS), sharey=True)
     for on, rank in zip(grid[0], RANKS, strict=True):
         for method in METHODS:
             mine = [(d, norm) for m, r, d, norm, *_ in rows if m == method and r == rank]
             d, norm = zip(*mine, strict=True)
-            colour = style.COLOURS[method]
-            on.plot(d, norm, color=colour, marker=style.MARKS[method], linestyle=style.LINES[method], markersize=4)
-            style.label(on, d[-1], norm[-1], method, colour)
+            look = {"color": style.COLOURS[method], "marker": style.MARKS[method], "linestyle": style.LINES[method]}
+            on.plot(d, norm, label=method, markersize=4, **look)
         on.set(xscale="log", yscale="log", xlabel="dimension d")
-        on.set_xlim(right=max(d) * 300)
         on.set_title(f"effective rank {rank}", fontsize=9)
     grid[0, 0].set_ylabel("best gradient norm over that at the start", fontsize=9)
+    style.legend(figure, grid[0, 0])
     style.save(figure, path)
 
 

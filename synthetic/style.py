@@ -20,13 +20,19 @@ def axes(rows: int = 1, columns: int = 1, *, width: float = 3.4, height: float =
         one.spines[["top", "right"]].set_visible(False)
         one.grid(color="#e4e4e4", linewidth=0.6)
         one.set_axisbelow(True)
-        one.tick_params(labelsize=8)
+        one.tick_params(labelsize=8, which="both")
     return figure, grid
 
 
 def label(on: Any, x: float, y: float, text: str, colour: str) -> None:
     """Write ``text`` to the right of a line's last point."""
     on.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, fontsize=8, va="center")
+
+
+def legend(figure: Any, on: Any) -> None:
+    """Name what ``on`` shows in one line above all panels: the ends of lines may be too close for labels."""
+    handles, names = on.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
 
 
 def save(figure: Any, path: str) -> None:

@@ -1,6 +1,7 @@
 """Scores for pruning: each against an independent computation, on weights that come back bit for bit, without data."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def no_data(module, records):
 def network(*widths, act=nn.ReLU, bias=False, size=0.5):
     """Linear layers of these widths with ``act`` between them, random weights of both signs."""
     draw = torch.Generator().manual_seed(0)
-    layers = [nn.Linear(a, b, bias=bias) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(a, b, bias=bias) for a, b in pairwise(widths)]
     for layer in layers:
         for t in layer.parameters():
             t.data = torch.randn(t.shape, generator=draw) * size

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpzo import Refusal, Stage
-from dpzo.stages import allocated, doubling, halving_weights
+from dpzo.stages import allocated, doubling
 
 AUTHORS = {"first_steps": 1000, "steps": 6000, "step_size": 2e-5, "zo_eps": 1e-6}
 
@@ -88,11 +88,6 @@ def test_the_allocation_does_the_least_harm(parts, nudges):
 
     nudged = scales * np.exp(np.array(nudges[: len(T)]))
     assert harm(scales) <= harm(nudged) * (1 + 1e-9)
-
-
-def test_the_weights_of_stages_that_halve_the_error():
-    stages = doubling(**AUTHORS)
-    assert halving_weights(stages) == pytest.approx([4e-10 / 4, 1e-10 / 2, 0.25e-10])
 
 
 def test_weights_that_do_not_fit_are_refused():

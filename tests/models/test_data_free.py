@@ -1,5 +1,7 @@
 """The data-free output of a model: a function of all its weights, made of no data; and the scores taken from it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -57,7 +59,7 @@ def test_one_token_leaves_attention_nothing_to_choose(prompted, family):
 def test_the_text_is_of_distinct_ordinary_tokens_spread_over_the_vocabulary(prompted):
     model = prompted("llama")
     text, special = model._made_up_text(), model.encoder.tokenizer.all_special_ids
-    gaps = {b - a for a, b in zip(text, text[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(text)}
     assert len(text) == 64
     assert not set(text) & set(special)
     assert max(gaps) - min(gaps) <= 1 + len(special)

@@ -1,0 +1,182 @@
+"""DPZero in stages under PL and low effective rank (DP-ZOSO with one direction and no pull): what stages are worth.
+
+With rho = eta mu / 2, D = E F - F*, w = eta sigma^2, one step obeys
+
+    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (r + 12) / (8 mu) + (2 / mu) R P),
+
+P the probability that a record is clipped, R = L^2 d + L sqrt(d) (C + sigma). The budget asks for sum 1/sigma_t^2 <=
+1/v, that is sum rho_t / w_t <= mu / (2 v). So step size and noise count by their product w alone, and
+
+    E* = l r v / mu^2,    v = 32 C^2 / b^2,    b = n epsilon / sqrt(k)
+
+is the scale of every error. A constant w ends at about 2 E* (1 + log(D_0 / (2 E*))). Halving w from stage to stage,
+each stage long enough to contract by 4, ends at 12 log(2) E* = 8.32 E*; no schedule ends below 8 E* D_0 / (D_0 + 8 E*),
+but for a factor 1 - O(mu eta). So stages buy the logarithm, and only that: they win where D_0 is above some 50 E*.
+
+Source: ours; Theorem thm-stagewise of the book proves all this.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from dpzo.errors import Refusal
+from dpzo.theory import noise
+from dpzo.theory.rates import Problem
+
+Decay = Literal["step size", "noise"]
+HALVING = 12 * math.log(2)  # the error of halving stages, in units of E*
+FASTEST = 8.0  # what no schedule improves on, in the same units
+
+
+class Phase(NamedTuple):
+    """One stage; the fields are those of ``dpzo.Stage`` with these names."""
+
+    steps: int
+    step_size: float
+    zo_eps: float
+    clip_threshold: float
+    noise_scale: float = 1.0
+
+
+class StagewiseGuarantee(NamedTuple):
+    """What to run and what is proved of it.
+
+    Attributes:
+        stages: in their order.
+        sigma: standard deviation of the noise on the mean where ``noise_scale`` is 1.
+        bounds: on E F - F* after each stage.
+        unit: E*.
+        fails: conditions that these constants do not meet; the bounds are claimed when there are none.
+    """
+
+    stages: tuple[Phase, ...]
+    sigma: float
+    bounds: tuple[float, ...]
+    unit: float
+    fails: tuple[str, ...]
+
+    @property
+    def bound(self) -> float:
+        """After the last stage."""
+        return self.bounds[-1]
+
+    @property
+    def steps(self) -> int:
+        """T, of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = None) -> StagewiseGuarantee:
+    """Stages that each halve the bound on the gap, down to the noise: error O(kappa r L^2 log(n d b) / (mu b^2)).
+
+    ``decay`` "step size" doubles T_s and halves eta_s (up to one part in T_s) with one noise for all steps: T is
+    (2^S - 1) T_1. "noise" keeps both and halves sigma_s^2: the same bounds in S T_1 steps. ``stages`` is S; None: as
+    many as the proof allows.
+
+    Raises:
+        Refusal: no PL constant, no such decay, or no stage.
+
+    Source: ours, Theorem thm-stagewise of the book.
+
+    >>> p = Problem(n=10**7, d=10**9, r=20., L=1., l=1., gap=1., mu=.1, epsilon=2., delta=1e-6, exact=True)
+    >>> one, other = stagewise(p), stagewise(p, decay="noise")
+    >>> len(one.stages), one.steps, other.steps, f"{one.bound:.2g}", f"{other.bound:.2g}"
+    (6, 153720, 14640, '0.029', '0.029')
+    """
+    if decay not in ("step size", "noise"):
+        raise Refusal("a decay of step size or noise", repr(decay), "Choose one.")
+    if stages is not None and stages < 1:
+        raise Refusal("one stage or more", stages, "Leave it out for as many as the proof allows.")
+    μ, clip, λ, unit = _constants(p)
+    most = math.floor(math.log2(1 + p.gap / (HALVING * unit)))
+    S = max(most, 1) if stages is None else stages
+    fails = []
+    if S > most:
+        fails.append(f"{S} stages where the noise allows {most}: 12 log(2) (2^S - 1) E* must be at most the gap")
+    if p.gap > p.L**2 / (2 * μ):
+        fails.append(f"a gap above L^2 / (2 mu) = {p.L**2 / (2 * μ):.3g} contradicts PL")
+    T1 = math.ceil(math.log(4) / -math.log1p(-largest_step(p) * μ / 2))
+    doubled = [2**s if decay == "step size" else 1 for s in range(S)]
+    made = tuple(
+        Phase(T1 * k, -2 / μ * math.expm1(-math.log(4) / (T1 * k)), λ, clip, math.sqrt(k / 2**s))
+        for s, k in enumerate(doubled)
+    )
+    σ = math.sqrt((2**S - 1) * T1) * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k)
+    return StagewiseGuarantee(made, σ, bounds_after(p, made, σ), unit, tuple(fails))
+
+
+def constant(p: Problem) -> StagewiseGuarantee:
+    """The same proof with one step size and one noise, to compare: about 2 E* (1 + log(D_0 / (2 E*))).
+
+    Source: ours; ``dpzo.theory.rates.pl_dpzero`` with the sharper constants.
+    """
+    μ, clip, λ, unit = _constants(p)
+    η = largest_step(p)
+    T = math.ceil(max(1.0, math.log(p.gap / (2 * unit))) / -math.log1p(-η * μ / 2))
+    made, σ = (Phase(T, η, λ, clip),), noise.sigma(clip, T, p.n, p.epsilon, p.k)
+    return StagewiseGuarantee(made, σ, bounds_after(p, made, σ), unit, ())
+
+
+def bounds_after(p: Problem, stages: Sequence[Phase], sigma: float) -> tuple[float, ...]:
+    """Bounds on E F - F* after each of any stages, noise of standard deviation ``sigma`` * noise_scale on the mean.
+
+    Raises:
+        Refusal: a step size above 1 / (4 l (r + 2)), to which the proof does not reach, or no PL constant.
+
+    Source: ours, Theorem thm-stagewise (1).
+    """
+    μ, d, gap, out = _pl(p), p.d, p.gap, []
+    for stage in stages:
+        if stage.step_size > largest_step(p) * (1 + 1e-12):
+            raise Refusal(f"a step size of at most {largest_step(p):.6g}", stage.step_size, "Take a smaller one.")
+        σ, C = sigma * stage.noise_scale, stage.clip_threshold
+        keep = (1 - stage.step_size * μ / 2) ** stage.steps
+        noisy = stage.step_size * p.l * p.r * σ**2 / μ
+        smooth = (p.l * stage.zo_eps) ** 2 * p.r * (p.r + 12) / (8 * μ)
+        slack = max(C - p.l * stage.zo_eps * d / 2, 0.0)
+        clipped = 0.0 if C >= p.L * math.sqrt(d) else min(1.0, 2 * p.n * math.exp(-((slack / p.L) ** 2) / 2))
+        rare = 2 / μ * (p.L**2 * d + p.L * math.sqrt(d) * (C + σ)) * clipped
+        gap = keep * gap + (1 - keep) * (noisy + smooth + rare)
+        out.append(gap)
+    return tuple(out)
+
+
+def spent(p: Problem, stages: Sequence[Phase], sigma: float) -> float:
+    """The share of the budget that the stages take: sum T_s v_s / sigma_s^2; private where it is at most 1."""
+    each = (s.steps * (noise.sigma(s.clip_threshold, 1.0, p.n, p.epsilon, p.k) / s.noise_scale) ** 2 for s in stages)
+    return math.fsum(each) / sigma**2
+
+
+def noise_weights(stages: Sequence[Phase], mu: float) -> tuple[float, ...]:
+    """What a unit of noise variance at one step of each stage adds to the last bound, up to a common factor.
+
+    For ``dpzo.stages.allocated``: p_s (1 - e_s) eta_s / T_s, e_s the contraction of stage s, p_s that of all after it.
+    Where eta halves, T doubles and each stage contracts by 4 they are equal: one noise for all is then the best split.
+    """
+    out, later = [], 1.0
+    for stage in reversed(stages):
+        keep = (1 - stage.step_size * mu / 2) ** stage.steps
+        out.append(later * (1 - keep) * stage.step_size / stage.steps)
+        later *= keep
+    return tuple(reversed(out))
+
+
+def largest_step(p: Problem) -> float:
+    """1 / (4 l (r + 2)), up to which a step provably descends."""
+    return 1 / (4 * p.l * (p.r + 2))
+
+
+def _pl(p: Problem) -> float:
+    if p.mu is None:
+        raise Refusal("a PL constant mu", None, "Give Problem(mu=...), or use theorem_3, which needs none.")
+    return p.mu
+
+
+def _constants(p: Problem) -> tuple[float, float, float, float]:
+    μ, b = _pl(p), p.budget
+    root = math.sqrt(max(1.0, math.log(5 * p.n * p.d * b**2)))
+    clip = 2 * p.L * root
+    # The first keeps smoothing from causing clips, record by record; the second keeps it below the noise.
+    λ = min(2 * (2 - math.sqrt(2)) * p.L * root / (p.l * p.d), 4 * p.L / (p.l * b * math.sqrt(p.r + 12)))
+    return μ, clip, λ, p.l * p.r * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2 / μ**2

@@ -1,0 +1,143 @@
+"""What can be told of the book's pages: from their sources, and from a page as a browser shows it."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+_FENCE = re.compile(r"^\s*(`{3,}|:{3,}|~{3,})\s*(?:\{([\w:-]+)\})?")
+_LITERAL = {None, "code-cell", "code-block", "math", "eval-rst", "bibliography", "literalinclude"}
+
+
+def sources() -> dict[str, str]:
+    """Text of each page by its name in the table of contents."""
+    paths = (path for path in BOOK.rglob("*.md") if "_build" not in path.parts)
+    return {path.relative_to(BOOK).with_suffix("").as_posix(): path.read_text("utf-8") for path in sorted(paths)}
+
+
+def listed(toc: Any) -> list[str]:
+    """The files of a table of contents, in order."""
+    if isinstance(toc, list):
+        return [name for part in toc for name in listed(part)]
+    if not isinstance(toc, dict):
+        return []
+    own = [toc[key] for key in ("root", "file") if key in toc]
+    return own + [name for part in toc.values() for name in listed(part)]
+
+
+def lint(text: str) -> Iterator[str]:
+    """What Sphinx would print as text, or drop, without a warning."""
+    open_fences: list[tuple[str, str | None, int]] = []
+    in_math, before = 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        fence = None if in_math else _FENCE.match(line)
+        inside = open_fences[-1] if open_fences else None
+        if fence and inside and fence[1].startswith(inside[0]) and not fence[2] and line.strip() == fence[1]:
+            open_fences.pop()
+        elif fence and not (inside and inside[1] in _LITERAL):
+            if inside and fence[2] == "code-cell":
+                yield f"line {number}: a cell inside of {inside[1]} is not run"
+            open_fences.append((fence[1], fence[2], number))
+        elif not (inside and inside[1] in _LITERAL):
+            if r"\left\lVert" in line:
+                yield rf"line {number}: \left\lVert is drawn too small"
+            dollars = len(re.findall(r"(?<!\\)\$\$", re.sub(r"`[^`]*`", "", line)))
+            if dollars and not in_math and (before.strip() or not line.lstrip().startswith("$$")):
+                yield f"line {number}: $$ without a blank line before it is printed as text"
+            if dollars % 2:
+                in_math = 0 if in_math else number
+        before = line
+    if in_math:
+        yield f"line {in_math}: $$ is never closed"
+    for _, kind, number in open_fences:
+        yield f"line {number}: the fence of {kind or 'code'} is never closed"
+
+
+def prose(text: str) -> str:
+    """The text without cells and code."""
+    return re.sub(r"^(`{3,})(?:\{code-cell\}.*?|[a-z]*)\n.*?^\1\s*$", "", text, flags=re.M | re.S)
+
+
+def labels(text: str) -> set[str]:
+    """What a page gives others to refer to."""
+    figures = re.findall(r"^:?\s*(?:name|:name|:label|label):\s*([\w-]+)\s*$", text, re.M)
+    return set(re.findall(r"^\(([\w-]+)\)=", text, re.M)) | set(figures)
+
+
+def references(text: str) -> set[tuple[str, str]]:
+    """(role, target) of each reference to a label, a document or a paper."""
+    found = re.findall(r"\{(ref|numref|eq|prf:ref|doc|cite:[tp]|cite)\}`([^`]+)`", prose(text))
+    return {(role, _target(part)) for role, told in found for part in _parts(role, told)}
+
+
+def _parts(role: str, told: str) -> list[str]:
+    return told.split(",") if role.startswith("cite") else [told]
+
+
+def _target(told: str) -> str:
+    inner = re.search(r"<([^>]+)>\s*$", told)
+    return (inner[1] if inner else told).strip()
+
+
+class _Page(HTMLParser):
+    _QUIET = frozenset(("script", "style", "code", "pre", "textarea", "title"))
+    _VOID = frozenset(("img", "br", "hr", "meta", "link", "input", "source", "col", "wbr", "base", "embed", "track"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = {name: value or "" for name, value in attrs}
+        if tag not in self._VOID:
+            self.open.append(tag)
+        if "red" in (told.get("fill"), told.get("mathcolor")) or told.get("data-mml-node") == "merror":
+            self.faults.append(f"TeX that MathJax does not know, in {tag}")
+        loaded = [told.get("src", ""), told.get("data", "") if tag == "object" else ""]
+        loaded += [told.get("href", "")] if tag in ("link", "image", "use") else []
+        self.faults += [f"{tag} loads {url}" for url in loaded if re.match(r"(https?:)?//", url)]
+        self.ids |= {told[name] for name in ("id", "name") if name in told}
+        if tag == "a" and told.get("href"):
+            self.links.append(told["href"])
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, text: str) -> None:
+        if not self._QUIET & set(self.open) and (raw := re.search(r"\\[(\[].{0,40}", text)):
+            self.faults.append(f"formula printed as text: {raw[0]}")
+
+
+def read_page(html: str) -> _Page:
+    """Return a page's faults, links and ids."""
+    page = _Page()
+    page.feed(html)
+    return page
+
+
+def dead_links(site: Path) -> Iterator[str]:
+    """Links between pages of ``site`` that lead nowhere."""
+    pages = {path: read_page(path.read_text("utf-8")) for path in site.glob("*.html")}
+    for path, page in pages.items():
+        for link in page.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not target.exists():
+                yield f"{path.name}: {link} is not there"
+            elif url.fragment and target in pages and unquote(url.fragment) not in pages[target].ids:
+                yield f"{path.name}: {link} has no such place"

@@ -1,0 +1,77 @@
+"""The book built from nothing, and looked at with a browser: minutes, so run with ``-m slow``."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.book.pages import BOOK, dead_links, read_page, sources
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(importlib.util.find_spec("jupyter_book") is None, reason="needs dpzo[book]"),
+]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages, from an empty cache, with warnings as errors."""
+    out = tmp_path_factory.mktemp("book")
+    built = subprocess.run([sys.executable, BOOK / "build.py", "--out", out], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-5000:]
+    return out / "_build" / "html"
+
+
+def seen(page: Path) -> str:
+    """The page's document after its scripts ran."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command = [CHROMIUM, *options, "--virtual-time-budget=8000", "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_every_page_is_built(site):
+    assert {path.stem for path in site.glob("*.html")} >= set(sources())
+
+
+def test_links_lead_somewhere(site):
+    assert not list(dead_links(site))
+
+
+def test_a_dead_link_is_seen(tmp_path):
+    (tmp_path / "a.html").write_text('<p id="here"><a href="b.html"></a><a href="#gone"></a><a href="#here"></a>')
+    assert len(list(dead_links(tmp_path))) == 2
+
+
+def test_no_style_sheet_loads_from_elsewhere(site):
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text("utf-8")
+        assert not re.search(r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//", text), sheet
+
+
+@needs_chromium
+@pytest.mark.parametrize("page", sources())
+def test_a_page_as_the_browser_shows_it(site, page):
+    dom = seen(site / f"{page}.html")
+    assert "</html>" in dom
+    assert not read_page(dom).faults
+    assert ("mjx-container" in dom) == ('class="math' in dom)  # where there are formulas, MathJax has run
+
+
+@needs_chromium
+@pytest.mark.parametrize("tex", [r"\nosuchmacro", r"\frac{1}{2", r"\norm{x}"])
+def test_a_bad_formula_is_seen_in_the_browser(site, tex):
+    """The last one is a macro of the book's configuration, which this page lacks."""
+    page = site / "_fault.html"
+    script = '<script src="_static/tex-svg-full.js"></script>'
+    page.write_text(rf"<html><head>{script}</head><body><p>so \({tex}\) is</p></body></html>")
+    try:
+        assert len(read_page(seen(page)).faults) >= 1
+    finally:
+        page.unlink()

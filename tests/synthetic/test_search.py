@@ -1,0 +1,78 @@
+"""The search of Figures 1 and 2: no winner lies on an edge but where the paper's grid ends; one process or two."""
+
+import numpy as np
+import pytest
+
+from reproduce import quadratics
+from reproduce.quadratics import PAPER, Grid, Size, cells, gather, measure, winner
+from reproduce.table1 import against, pl_rate
+from synthetic.sweep import Combination, Outcome
+
+SMALL = Size(60, (3, 4), (0, 1), dict.fromkeys(quadratics.METHODS, Grid((0.1,), (3.0,), (10,))))
+
+
+def test_neighbours_along_each_axis():
+    assert set(PAPER.around(Combination(1.0, 0.3, 80))) == {
+        *((0.3, 0.3, 80), (1.0, 0.1, 80), (1.0, 1.0, 80), (1.0, 0.3, 40), (1.0, 0.3, 160)),
+    }
+
+
+def bowl(best):
+    """In place of ``run``: a bowl whose bottom is ``best``, in steps along the axes of the paper's grid."""
+
+    def run(problem, method, runs, seed, advance):
+        def height(one):
+            axes = zip((PAPER.alphas, PAPER.clips, PAPER.lengths), one, best, strict=True)
+            return sum(abs(values.index(a) - values.index(b)) for values, a, b in axes)
+
+        heights = np.array([float(height(runs[row])) for row in range(len(runs))])
+        return Outcome(heights, heights + 9, heights, heights)
+
+    return run
+
+
+@pytest.mark.parametrize("best", [(0.003, 300.0, 5120), (0.1, 1.0, 20), (1.0, 0.1, 10)])
+def test_the_search_walks_to_the_bottom_and_runs_its_neighbours(best, monkeypatch):
+    """Kills: a grid that is not extended, a winner whose neighbours were not run, a search along one axis alone."""
+    monkeypatch.setattr(quadratics, "run", bowl(best))
+    (cell, *_) = cells(SMALL, "lemma")
+    more = []
+    told = measure(cell, lambda made, further=0: more.append(further))
+    for name in quadratics.MEASURES:
+        assert Combination(told[name]["alpha"], told[name]["clip"], told[name]["steps"]) == best
+    assert told["test_gradient"]["values"] == [9.0, 9.0]
+    assert told["cells"] > len(PAPER.around(Combination(*best)))
+    assert sum(more) > 0
+
+
+def test_a_test_measure_is_told_of_what_is_best_in_training():
+    told = {
+        Combination(0.1, 1.0, 10): {"train_loss": [1.0, 3.0], "test_loss": [0.0, 0.0]},
+        Combination(0.3, 1.0, 10): {"train_loss": [1.0, 1.0], "test_loss": [9.0, 9.0]},
+    }
+    assert winner(told, "test_loss") == winner(told, "train_loss") == (0.3, 1.0, 10)
+
+
+def test_two_processes_tell_what_one_tells(tmp_path):
+    alone = gather(SMALL, "exact", tmp_path / "one", True, jobs=1)
+    both = gather(SMALL, "exact", tmp_path / "two", True, jobs=2)
+    assert len(alone) == len(both) == 2 * 3 * 3
+    for one, other in zip(alone, both, strict=True):
+        assert one["d"] == other["d"]
+        for name in quadratics.MEASURES:
+            assert one["outcome"][name]["values"] == pytest.approx(other["outcome"][name]["values"], rel=1e-4)
+    assert gather(SMALL, "exact", tmp_path / "two", True) == both  # nothing is run again
+
+
+def test_verdicts_can_fail():
+    levels = np.array([10.0, 10.0])
+    assert against(levels, np.array([[1.0], [2.0]])) == "5 times below"
+    assert against(levels, np.array([[1.0], [40.0]])) == "EXCEEDED, 4.0 times"
+
+
+def test_the_rate_under_pl():
+    from dpzo.theory.rates import Problem
+
+    p = Problem(n=10, d=8, r=3.0, L=2.0, l=1.0, gap=1.0, epsilon=1.0, delta=1e-6, mu=0.5)
+    assert pl_rate("DPZero", p) == pl_rate("DP-GD", p) == 2 * 4 * 3 / 0.5
+    assert pl_rate("DPGD-0th", p) == 64 * pl_rate("DPZero", p)
