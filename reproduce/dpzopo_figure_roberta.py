@@ -101,7 +101,7 @@ def table(made: list[Row], task: str) -> str:
         cells = [
             method.name,
             "" if epsilon is None else f"{epsilon:g}",
-            f"{mean:.1f}" + (f" ± {half:.1f}" if half else ""),
+            f"{mean:.1f}" + (f" ± {half:.1f}" if len(runs) > 1 else ""),
             "" if method.step_size is None else f"{method.step_size:g}",
             "" if not method.private else f"{int(np.ceil(share * runs[0]['d'])):,}",
             "" if not method.private else f"{np.mean([run['seconds_per_step'] for run in runs]):.4f}",
@@ -144,7 +144,7 @@ def picture(made: list[Row], study: Study, path: str) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.6, 4.0), layout="constrained")
     names = list(dict.fromkeys(method.name for method, epsilon, _ in made if epsilon is not None))
     colours = dict(zip(names, ["#8e97a8", "#2f6f9f", "#e0a33a", "#b5443c", "#6a994e"], strict=False))
     for index, name in enumerate(names):
@@ -159,7 +159,7 @@ def picture(made: list[Row], study: Study, path: str) -> None:
     axes.set_xlabel("epsilon")
     axes.set_ylabel("test accuracy, %")
     axes.set_title(f"{study.setting.model}, {study.task.title}", fontsize=11)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -22,7 +22,9 @@ from typing import Literal, NamedTuple
 
 from dpzo.errors import Refusal
 from dpzo.theory import noise
+from dpzo.theory.quadratic import Law
 from dpzo.theory.rates import Problem
+from dpzo.types import Floats
 
 Decay = Literal["step size", "noise"]
 HALVING = 12 * math.log(2)  # the error of halving stages, in units of E*
@@ -139,6 +141,19 @@ def bounds_after(p: Problem, stages: Sequence[Phase], sigma: float) -> tuple[flo
         rare = 2 / μ * (p.L**2 * d + p.L * math.sqrt(d) * (C + σ)) * clipped
         gap = keep * gap + (1 - keep) * (noisy + smooth + rare)
         out.append(gap)
+    return tuple(out)
+
+
+def exactly_after(law: Law, stages: Sequence[Phase], sigma: float, start: Floats) -> tuple[float, ...]:
+    """The expected F - F* after each stage on a quadratic, by its exact law; lambda and clipping play no part.
+
+    ``start`` is E (e_j)^2 at x_0, one for each distinct eigenvalue.
+    """
+    m, out = start, []
+    for stage in stages:
+        σ, path = sigma * stage.noise_scale, law.trajectory(stage.step_size, stage.steps, m)
+        m = path.last[0] + σ**2 * path.last[1]
+        out.append(float(path.loss(σ)[-1]))
     return tuple(out)
 
 
