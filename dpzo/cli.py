@@ -16,6 +16,7 @@ from dpzo.errors import Refusal
 from dpzo.mechanisms import GaussianMechanism, LaplaceMechanism, PlainSum
 from dpzo.plan import Plan, sampler_of
 from dpzo.planning import LEMMA, Way, best, describe, reason, ways
+from dpzo.theory.tradeoff import Difference, propose, window
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -69,6 +70,13 @@ def plan(
     batch_size: Annotated[int | None, typer.Option(help="Expected size of a Poisson batch; none: full batch.")] = None,
     relation: Annotated[Relation, typer.Option(help="Which data sets are neighbours.")] = Relation.ADD_REMOVE,
     directions: Annotated[int, typer.Option(help="K, the scalars that a step releases (DP-AggZO).")] = 1,
+    clip: Annotated[float | None, typer.Option(help="C, to propose stages; with the next three.")] = None,
+    trace: Annotated[float | None, typer.Option(help="Your guess of Tr H, the sum of the loss's curvatures.")] = None,
+    slope: Annotated[float | None, typer.Option(help="Root mean square of the mean derivative at the start.")] = None,
+    gap: Annotated[float | None, typer.Option(help="How far the loss may fall.")] = None,
+    curvature: Annotated[float | None, typer.Option(help="Your guess of ||H||; none: Tr H.")] = None,
+    loss_error: Annotated[float, typer.Option(help="Rounding error of a loss; a float32 loss of 1 has 6e-8.")] = 2e-7,
+    mu: Annotated[float | None, typer.Option(help="A PL constant, where one is known: then several stages.")] = None,
 ) -> None:
     """How much noise each mechanism and accountant wants for the target, and which to take.
 
@@ -76,7 +84,13 @@ def plan(
     clipped sum and on the mean, of each of the K scalars. delivers: the epsilon of this noise by the tightest
     accountant. if shuffled: its epsilon when batches are cut from shuffled epochs instead of sampled, under zero-out
     where add-remove was asked for. Lemma 2.2 is the paper's own calibration, for a full batch under replace-one.
+
+    With --clip, --trace, --slope and --gap it proposes lambda, step size and stages for the recommended noise too: a
+    first guess, to tune from.
     """
+    guesses = (clip, trace, slope, gap)
+    if any(guess is None for guess in guesses) and any(guess is not None for guess in (*guesses, curvature, mu)):
+        raise Refusal("--clip, --trace, --slope and --gap together", "some of them", "Give all four, or none.")
     found: list[tuple[Way, str]] = []
     with Console(stderr=True).status("calibrating"):
         for way in ways(n, steps, epsilon, delta, relation, batch_size, directions):
@@ -98,6 +112,44 @@ def plan(
     console.print(table)
     told = f"{chosen.noise} noise by {_NAMES[chosen.accountant]}, {_sampling(batch_size)}: "
     console.print(f"* recommended: {told}{reason(chosen, [w for w, _ in found])}", highlight=False)
+    if clip is not None and trace is not None and slope is not None and gap is not None:
+        _print_proposal(
+            console, chosen, clip, Difference(trace=trace, loss_error=loss_error), slope, gap, curvature, mu
+        )
+
+
+def _print_proposal(
+    console: Console,
+    chosen: Way,
+    clip: float,
+    difference: Difference,
+    slope: float,
+    gap: float,
+    curvature: float | None,
+    mu: float | None,
+) -> None:
+    divisor = chosen.plan.sampler.divisor(chosen.plan.n)
+    stages = propose(
+        steps=chosen.plan.steps,
+        noise_multiplier=chosen.deviation,
+        clip_threshold=clip,
+        divisor=divisor,
+        difference=difference,
+        curvature=difference.trace if curvature is None else curvature,
+        slope=slope,
+        gap=gap,
+        mu=mu,
+    )
+    table = Table(title="proposed stages", caption="a first guess")
+    for column in ("stage", "steps", "step size", "lambda"):
+        table.add_column(column, justify="right")
+    for number, stage in enumerate(stages, 1):
+        table.add_row(str(number), f"{stage.steps:,}", f"{stage.step_size:.3g}", f"{stage.zo_eps:.2g}")
+    console.print(table)
+    noise = chosen.on_the_mean * clip
+    low, high = window(difference, noise)
+    told = f"any lambda from {low:.1g} to {high:.1g}" if low <= high else "no lambda"
+    console.print(f"The noise on the mean derivative is {noise:.3g}; {told} errs by less than a tenth of it.")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -242,3 +242,34 @@ def test_fetch_lists_the_assets_and_refuses_others(dpzo):
     code, _, err = dpzo("fetch", "gpt-17")
     assert code == 2
     assert "gpt-17" in err
+
+
+GUESSES = ("--clip", "10", "--trace", "20", "--slope", "0.5", "--gap", "0.5")
+
+
+def test_plan_proposes_stages_from_guesses(dpzo):
+    code, out, _ = dpzo(*PLAN, "--batch-size", "64", *GUESSES)
+    assert code == 0
+    [(number, steps, step_size, zo_eps)] = [row for row in cells(out) if len(row) == 4 and row[0] == "1"]
+    assert (number, steps) == ("1", "1,000")
+    assert 0 < float(step_size) < 1 / 20
+    assert float(zo_eps) == pytest.approx(math.sqrt(2 * 2e-7 / 20), rel=0.1)
+    assert "errs by less than a tenth" in out
+    code, out, _ = dpzo(*PLAN, *GUESSES, "--curvature", "1", "--mu", "0.5")
+    sizes = [float(row[2]) for row in cells(out) if len(row) == 4 and row[0].isdigit()]
+    assert code == 0
+    assert len(sizes) > 1
+    assert all(later < 0.6 * sooner for sooner, later in pairwise(sizes))
+
+
+@pytest.mark.parametrize("some", [("--clip", "1"), ("--mu", "1"), GUESSES[:6]], ids=str)
+def test_a_proposal_wants_all_its_guesses(dpzo, some):
+    assert "all four, or none" in refused(dpzo(*PLAN, *some))
+
+
+@pytest.mark.parametrize("name", ["--clip", "--trace", "--slope", "--gap"])
+def test_a_guess_that_is_no_number_above_zero_is_refused(dpzo, name):
+    at = GUESSES.index(name) + 1
+    code, _, err = dpzo(*PLAN, *GUESSES[:at], "-1", *GUESSES[at + 1 :])
+    assert code == 2
+    assert "positive" in err
