@@ -131,7 +131,7 @@ def report(study: Study, parts: list[str]) -> str:
         f"{s.zo_eps:g} where nothing else is said, C = 1. Mean ± half of the 95 % interval (Student's t) over "
         f"{len(s.seeds)} seeds, on {run['n_validation']:,} validation records; step sizes chosen at public seed {seed} "
         "on the same records. Neither choice is accounted. The last column is calibration and scores.\n\n"
-        f"Made by `python reproduce/dpzopo_ablation.py`, dpzo {told['versions']['dpzo']} at "
+        f"Made by `python reproduce/dpzopo_ablation.py --parts {','.join(parts)}`, dpzo {told['versions']['dpzo']} at "
         f"{str(told['commit'])[:12]}, torch {told['versions']['torch']}, {told['machine']['processor']}, "
         f"{told['machine']['cores']} cores.\n\n"
     )
