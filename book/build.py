@@ -30,6 +30,7 @@ def main() -> None:
     """Build the pages, or the PDF."""
     args = _arguments()
     os.environ |= {"DPZO_BOOK_SIZE": args.size, "DPZO_BOOK_DEVICE": args.device, "HF_HUB_OFFLINE": "1"}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # cells are small: threads that wait for each other take longer
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     out = Path(args.out).resolve() / "_build"
     print(f"pages: {build(out, 'html') / 'index.html'}")

@@ -38,7 +38,11 @@ def test_every_weight_has_a_part_in_it(prompted, family):
     first = model.data_free()
     assert first.shape == ()
     assert torch.equal(first, model.data_free())  # dropout of a half is off
-    for name, slope in gradients(model).items():
+    slopes = gradients(model)
+    out = model.model.get_output_embeddings().weight
+    every_row = next(slopes[name] for name, t in model.model.named_parameters() if t is out)
+    assert every_row.abs().amax(1).min() > 1e-6  # all logits count, not the label words' alone
+    for name, slope in slopes.items():
         # A key's bias moves all of a query's logits alike, which softmax does not see.
         assert slope is not None, name
         assert slope.abs().max() > 1e-6 or "bias" in name, name
@@ -61,10 +65,17 @@ def test_the_text_is_of_distinct_ordinary_tokens_spread_over_the_vocabulary(prom
     text, special = model._made_up_text(), model.encoder.tokenizer.all_special_ids
     gaps = {b - a for a, b in pairwise(text)}
     assert len(text) == 64
-    assert not set(text) & set(special)
     assert max(gaps) - min(gaps) <= 1 + len(special)
     assert text[0] < 2 * max(gaps) + len(special)
     assert text[-1] >= len(model.encoder.tokenizer) - 2 * max(gaps)
+
+
+def test_special_tokens_are_never_in_it(prompted, monkeypatch):
+    model = prompted("llama")
+    monkeypatch.setattr("dpzo.models.prompted._MADE_UP", 10_000)
+    model.model.config.max_position_embeddings = 20_000
+    everything = set(range(len(model.encoder.tokenizer)))
+    assert set(model._made_up_text()) == everything - set(model.encoder.tokenizer.all_special_ids)
 
 
 def test_a_short_model_gets_a_shorter_text(prompted):

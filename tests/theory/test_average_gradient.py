@@ -40,7 +40,7 @@ def test_the_sum_of_squared_gradients_is_exact(law, K, a, share, σ, steps):
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("d", [1, 10, 1000])
 def test_the_bound_without_the_dimension(d, exponent, law):
-    """E ||grad F(x_tau)||^2 <= 2 (F_0 - F*) ||A|| (r + 2) / T + sigma^2 r / (r + 2); kills 1.9 in place of 2 (d = 1)."""
+    """E ||grad F(x_tau)||^2 <= 2 (F_0 - F*) ||A|| (r + 2) / T + sigma^2 r / (r + 2); kills 1.9 for 2 (d = 1)."""
     spectrum = power_law(d, exponent)
     method, r = Law(spectrum, law), spectrum.effective_rank
     α = 1 / (spectrum.trace + 2 * spectrum.largest)

@@ -1,4 +1,4 @@
-"""What the book proves on noise that is correlated over time: M g + w is released, and M^-1 w is the noise of the steps.
+"""What the book proves on noise that is correlated over time: M g + w is released, M^-1 w is the noise of the steps.
 
 A record moves each step's sum by a vector of length at most 1, in all steps (full batch) or in one (one epoch).
 """
