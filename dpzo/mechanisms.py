@@ -33,9 +33,8 @@ def finite(values: Floats) -> Floats:
 
 def on_grid(values: Floats, clip_threshold: float) -> Integers:
     """Each value clipped to [-C, C] on its own, in whole steps of C / GRID (to nearest)."""
-    with np.errstate(over="ignore"):
-        share = np.minimum(np.maximum(finite(values) / clip_threshold, -1.0), 1.0)  # np.clip takes ten times as long
-    return np.asarray(np.rint(share * GRID), dtype=np.int64)
+    v = np.minimum(np.maximum(finite(values), -clip_threshold), clip_threshold)  # np.clip takes ten times as long
+    return np.asarray(np.rint(v / clip_threshold * GRID), dtype=np.int64)
 
 
 def on_grid_jointly(values: Floats, clip_threshold: float) -> Integers:
@@ -83,8 +82,8 @@ class _Clipped:
         if values.ndim == 0 or values.shape[1:] not in ([(), (1,)] if K == 1 else [(K,)]):  # a mean is nobody's value
             raise Refusal(f"shape (b, {K}): a value of each record", values.shape, "Return one loss for each.")
         whole = clip(values, self.clip_threshold)
-        total = whole.sum(0) + noise.reshape(whole.shape[1:])
-        return np.asarray(total * (self.clip_threshold / GRID), dtype=np.float64)
+        total = (noise + whole.sum(0)).astype(np.float64)
+        return np.asarray(total * (self.clip_threshold / GRID), dtype=np.float64).reshape(whole.shape[1:])
 
 
 @dataclass(frozen=True)

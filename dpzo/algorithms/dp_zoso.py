@@ -73,7 +73,7 @@ def dp_zoso(
     >>> plan = dp_zoso(n=1024, batch_size=64, clip_threshold=30., target_epsilon=2., target_delta=1e-5,
     ...     relation=Relation.ADD_REMOVE, stages=doubling(first_steps=1000, steps=6000, step_size=2e-5, zo_eps=1e-3))
     >>> round(plan.mechanism.noise_multiplier, 1), round(plan.epsilon(1e-5), 3)
-    (10.4, 2.0)
+    (9.7, 2.0)
     """
     if any(stage.keep < 1 for stage in stages):
         raise Refusal("stages that move all coordinates", "a share to keep", "Plan dp_zopo, which prunes.")

@@ -2,7 +2,7 @@
 
 With rho = eta mu / 2, D = E F - F*, w = eta sigma^2, one step obeys
 
-    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (r + 12) / (8 mu) + (2 / mu) R P),
+    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (3 r + 8) / (8 mu) + (2 / mu) R P),
 
 P the probability that a record is clipped, R = L^2 d + L sqrt(d) (C + sigma). The budget asks for sum 1/sigma_t^2 <=
 1/v, that is sum rho_t / w_t <= mu / (2 v). So step size and noise count by their product w alone, and
@@ -84,7 +84,7 @@ def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = No
     >>> p = Problem(n=10**5, d=10**9, r=20., L=1., l=1., gap=1., mu=.1, epsilon=2., delta=1e-6)
     >>> one, other = stagewise(p), stagewise(p, decay="noise")
     >>> len(one.stages), one.steps, other.steps, f"{one.bound:.2g}", f"{other.bound:.2g}"
-    (6, 153720, 14640, '0.029', '0.029')
+    (4, 36600, 9760, '0.042', '0.042')
     """
     if decay not in ("step size", "noise"):
         raise Refusal("a decay of step size or noise", repr(decay), "Choose one.")
@@ -135,7 +135,7 @@ def bounds_after(p: Problem, stages: Sequence[Phase], sigma: float) -> tuple[flo
         σ, C = sigma * stage.noise_scale, stage.clip_threshold
         keep = (1 - stage.step_size * μ / 2) ** stage.steps
         noisy = stage.step_size * p.l * p.r * σ**2 / μ
-        smooth = (p.l * stage.zo_eps) ** 2 * p.r * (p.r + 12) / (8 * μ)
+        smooth = (p.l * stage.zo_eps) ** 2 * p.r * (3 * p.r + 8) / (8 * μ)
         slack = max(C - p.l * stage.zo_eps * d / 2, 0.0)
         clipped = 0.0 if p.L * math.sqrt(d) <= C else min(1.0, 2 * p.n * math.exp(-((slack / p.L) ** 2) / 2))
         rare = 2 / μ * (p.L**2 * d + p.L * math.sqrt(d) * (C + σ)) * clipped
@@ -193,5 +193,5 @@ def _constants(p: Problem) -> tuple[float, float, float, float]:
     root = math.sqrt(max(1.0, math.log(5 * p.n * p.d * b**2)))
     clip = 2 * p.L * root
     # The first keeps smoothing from causing clips, record by record; the second keeps it below the noise.
-    λ = min(2 * (2 - math.sqrt(2)) * p.L * root / (p.l * p.d), 4 * p.L / (p.l * b * math.sqrt(p.r + 12)))
+    λ = min(2 * (2 - math.sqrt(2)) * p.L * root / (p.l * p.d), 4 * p.L / (p.l * b * math.sqrt(3 * p.r + 8)))
     return μ, clip, λ, p.l * p.r * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2 / μ**2

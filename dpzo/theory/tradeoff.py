@@ -76,8 +76,8 @@ class Window(NamedTuple):
 def errors(zo_eps: float, of: Difference, noise: float) -> Errors:
     """The three errors at lambda = ``zo_eps``, ``noise`` the DP noise's standard deviation on the mean.
 
-    >>> errors(1e-3, Difference(trace=20.0, loss_error=1e-7), noise=0.5)
-    Errors(smoothing=0.01, rounding=0.0001, noise=0.5)
+    >>> errors(2.0**-10, Difference(trace=16.0, loss_error=2.0**-20), noise=0.5)
+    Errors(smoothing=0.0078125, rounding=0.0009765625, noise=0.5)
     """
     positive("zo_eps", zo_eps)
     positive("noise", noise)

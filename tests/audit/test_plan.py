@@ -30,7 +30,7 @@ def broken(findings):
 @pytest.mark.parametrize(
     ("plan", "power"),
     [(FULL, 0.65), (POISSON, 0.25), (AGGZO, 0.65), (VECTOR, 0.65), (STAGES, 0.65), (PRUNED, 0.65)],
-    ids=["full", "poisson", "aggzo", "vector"],
+    ids=["full", "poisson", "aggzo", "vector", "stages", "pruned"],
 )
 def test_ours_passes_and_the_attack_has_power(plan, power):
     findings = audit_plan(plan)

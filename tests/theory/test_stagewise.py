@@ -107,7 +107,7 @@ def test_one_step(σ, λ, share, x1, x2):
     α = share / (4 * l * (r + 2))
     change, gradient, clipped = one_step(50.0, σ, λ, α, np.array([x1, x2]), X)
     assert not clipped
-    smooth = α * (l * λ) ** 2 * r * (r + 12) / 16
+    smooth = α * (l * λ) ** 2 * r * (3 * r + 8) / 16
     assert change <= -α / 4 * gradient @ gradient + smooth + α**2 / 2 * l * r * σ**2 + 1e-9
 
 
