@@ -73,7 +73,9 @@ class Pruning:
         Raises:
             Refusal: a model that the score cannot be computed for, or nothing kept of what must train.
         """
-        scores = SCORES[self.score](model, keep, self.seed)
+        # Rounds that prune leave zeros, which are nobody's rank: they fit a competition of all for the largest alone.
+        rounds = self.scope == "global" and self.largest
+        scores = SCORES[self.score](model, keep if rounds else 1.0, self.seed)
         ranks = {name: scores[name].flatten() if self.largest else -scores[name].abs().flatten() for name in scores}
         if before is not None and self.strategy == "incremental":
             count = math.ceil(keep * model.params.count)

@@ -56,7 +56,7 @@ def synflow(model: Any, keep: float, rounds: int = 100) -> Scores:
     sum to R, whichever the layer, and so no layer is pruned whole before the others. Normalisation and softmax break
     this law: there derivatives are negative as well, and it is their size that counts.
 
-    A round is a forward and a backward pass. Memory: 8 bytes for each weight, and 16 for each trained one.
+    A round is a forward and a backward pass. Memory: 8 bytes for each weight, and about 24 for each trained one.
 
     Raises:
         Refusal: ``keep`` outside (0, 1], fewer than one round, a model without a data-free output, or one whose output
@@ -86,7 +86,7 @@ def zo_grasp(model: Any, seed: int, mu: float = 1e-3, queries: int = 16) -> Scor
     other directions z, with z'Hv a second difference: both of its slopes are along the same z. y and z are independent,
     so the estimate's mean is Hg, up to mu^2. Its relative error goes as sqrt(d / queries): with far fewer queries than
     coordinates this is a magnitude times noise, too. A network that computes parts of itself in float32 adds R's own
-    rounding over mu^2: for SmolLM2 at mu = 1e-3 that alone is over a hundred times z'Hv, and the score means nothing.
+    rounding over mu^2: in a trial with SmolLM2 at mu = 1e-3 that was a hundred times z'Hv, so there the score is noise.
     It takes 6 * ``queries`` forward passes and 44 bytes for each trained coordinate.
 
     Raises:

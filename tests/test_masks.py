@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from dpzo import GaussianDirection, Pruning, Refusal
 from dpzo.masks import Kept, Mask
+from dpzo.models.module import ModuleModel
+from dpzo.models.users import UserModel
 from dpzo.parameters import Parameters
 from dpzo.scores import SCORES
 
@@ -106,6 +108,25 @@ def test_excursions_come_back_to_the_bit(dtype, weights):
         torch.testing.assert_close(away[name].flatten(), expected)
     packed.add_(u, 0.5)
     assert all(torch.equal(m.params[name], away[name]) for name in SHAPES)
+
+
+@pytest.mark.parametrize("how", [{"scope": "layer"}, {"largest": False}], ids=str)
+def test_a_competition_that_pruning_rounds_would_spoil_gets_one_pass(how):
+    """Kills: quotas and smallest scores that are filled with what SynFlow's rounds had set to zero."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    m = ModuleModel(net, lambda n, b: n(b).sum(1), data_free=lambda n: n(torch.ones(1, 6)).sum())
+    scores = SCORES["synflow"](m, 1.0, 0)
+    assert all((s > 0).any() for s in scores.values())
+    mask = Pruning(score="synflow", **how).mask(UserModel(m), 0.05)
+    for name, score in scores.items():
+        rank = score.flatten() if how.get("largest", True) else -score.flatten()
+        mine = mask.indices(name)
+        if how == {"scope": "layer"}:
+            assert sorted(mine.tolist()) == sorted(rank.argsort(descending=True, stable=True)[: len(mine)].tolist())
+    kept = torch.cat([scores[name].flatten()[mask.indices(name)] for name in scores])
+    if how == {"largest": False}:
+        assert kept.max() <= torch.cat([s.flatten() for s in scores.values()]).sort().values[len(kept) - 1]
 
 
 def test_refusals():

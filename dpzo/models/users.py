@@ -6,7 +6,7 @@ clipping it to C bounds what all of the user's records do together, however many
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,16 @@ class UserModel:
     def couples_records(self) -> str | None:
         """As for the model: a user's mean is computed of its own losses alone, in exact sums."""
         return couples_records(self.model)
+
+    @property
+    def network(self) -> Any:
+        """The model's own, for scores."""
+        return self.model.network  # type: ignore[attr-defined]
+
+    def data_free(self, *, one_token: bool = False) -> Tensor:
+        """As the model's, for scores."""
+        told: Tensor = self.model.data_free(one_token=one_token)  # type: ignore[attr-defined]
+        return told
 
     def losses(self, records: UserRecords) -> Tensor:
         """(number of users,) mean losses, float64; NaN for a user with a loss that is not finite."""
