@@ -52,6 +52,7 @@ def main(
     model: Annotated[str, typer.Option(help=" or ".join(SETS))] = "smollm2-135m",
     batch_size: Annotated[int, typer.Option(help="Records in the batch.")] = 64,
     repeats: Annotated[int, typer.Option(help="Repetitions of the slowest line; quick ones take more.")] = 5,
+    only: Annotated[str, typer.Option(help="The lines whose name begins so, such as 'last norm'.")] = "",
 ) -> None:
     """Print a line for each set of trained parameters: two forwards, one step, and their ratio."""
     task = get_task("mr")
@@ -62,6 +63,8 @@ def main(
     print(f"{model}, B = {batch_size}, {torch.get_num_threads()} threads, {provenance()['machine']['processor']}")
     print(f"{'trained':36}{'d':>14}{'2 forwards':>13}{'step':>12}{'ratio':>8}{'peak MiB':>10}")
     for name, patterns in SETS[model].items():
+        if not name.startswith(only):
+            continue
         subject = PromptedModel(loaded.model, encoder, patterns)
         records = subject.encode(examples)
         two, whole, ratio = measure(subject, records, repeats)

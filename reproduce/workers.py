@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any, Protocol
@@ -63,6 +64,15 @@ def _alone(work: Work, cells: list[Cell], bar: Any) -> Iterator[tuple[Cell, Cell
 def _begin(counts: Any) -> None:
     global _counts
     _counts = counts
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A process that waits for work holds both ends of its pipe, so it would never learn that the parent was killed.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _task(work: Work, cell: Cell) -> Cell:

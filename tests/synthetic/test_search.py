@@ -1,5 +1,10 @@
 """The search of Figures 1 and 2: no winner lies on an edge but where the paper's grid ends; one process or two."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +13,7 @@ from reproduce.quadratics import PAPER, Grid, Size, cells, gather, measure, winn
 from reproduce.table1 import against, pl_rate
 from synthetic.sweep import Combination, Outcome
 
+ROOT = Path(quadratics.__file__).resolve().parents[1]
 SMALL = Size(60, (3, 4), (0, 1), dict.fromkeys(quadratics.METHODS, Grid((0.1,), (3.0,), (10,))))
 
 
@@ -62,6 +68,46 @@ def test_two_processes_tell_what_one_tells(tmp_path):
         for name in quadratics.MEASURES:
             assert one["outcome"][name]["values"] == pytest.approx(other["outcome"][name]["values"], rel=1e-4)
     assert gather(SMALL, "exact", tmp_path / "two", True) == both  # nothing is run again
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks the kernel which processes run")
+def test_no_process_outlives_one_that_was_killed(tmp_path):
+    """Kills: workers that wait for ever for work from a parent that is gone."""
+    made = tmp_path / "made"
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys, os, time, pathlib\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from reproduce.workers import finished\n"
+        "def work(cell, advance):\n"
+        f"    with open({str(made)!r}, 'a') as file: file.write(f'{{os.getpid()}}\\n')\n"
+        "    return cell\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in finished(work, [{'a': 1}, {'a': 2}], 2, jobs=2): time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: made.exists() and made.read_text().endswith("\n"), 120)
+        workers = {int(pid) for pid in made.read_text().split()}
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not any(alive(pid) for pid in workers), 60)
+
+
+def wait_for(happened, seconds):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def alive(pid):
+    """Whether the process runs (one that ended and waits to be collected does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_verdicts_can_fail():
