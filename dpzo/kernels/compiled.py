@@ -36,8 +36,8 @@ def library(source: Path) -> ctypes.CDLL | None:
 def _path(source: Path) -> Path:
     chosen = os.environ.get("DPZO_CACHE")
     root = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("dpzo", appauthor=False)
-    made_of = (platform.system(), platform.machine(), *platform.libc_ver(), *_FLAGS, source.read_text("utf-8"))
-    digest = sha256("\0".join(made_of).encode()).hexdigest()[:16]
+    made_by = (platform.system(), platform.machine(), *platform.libc_ver(), *_FLAGS)
+    digest = sha256("\0".join(made_by).encode() + source.read_bytes()).hexdigest()[:16]
     return root.resolve() / "kernels" / f"{source.stem}-{digest}.so"
 
 
