@@ -141,6 +141,7 @@ class Ledger:
     def release(self, step: Step) -> None:
         """Write what a charged step released."""
         told = {"release": step.index, "stage": step.stage, "seed": f"{step.seed:016x}"}
+        told |= {"mask": step.mask} if step.mask else {}
         self._append(told | {"scalars": [s.hex() for s in step.scalars]}, sync=False)
         self._in_step = False
 
@@ -260,7 +261,7 @@ def _account(lines: list[bytes], path: Path) -> Account:
             weights[part["weights"]] = part["checkpoint"]
         else:
             scalars = tuple(map(float.fromhex, part["scalars"]))
-            steps.append(Step(part["release"], part["stage"], int(part["seed"], 16), scalars))
+            steps.append(Step(part["release"], part["stage"], int(part["seed"], 16), scalars, part.get("mask", "")))
     return Account(header, steps, charged, weights, seal)
 
 

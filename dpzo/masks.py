@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dpzo.errors import Refusal, positive
+from dpzo.fingerprint import fingerprint
 from dpzo.parameters import Parameters
 from dpzo.scores import SCORES
 
@@ -158,6 +160,11 @@ class Mask:
         self._places = {name: (at & (2**_RUN - 1)).to(torch.uint16) for name, at in indices.items()}
         self._runs = {name: torch.bincount(at >> _RUN) for name, at in indices.items()}
         self._whole = dict(indices) if self.count <= _CACHED else None
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the kept coordinates and their weights."""
+        return fingerprint((self._places, self._runs, self.weights))[:16]
 
     @property
     def nbytes(self) -> int:

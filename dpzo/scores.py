@@ -12,6 +12,7 @@ after some 30 layers of width 1,000 and float64's 1e308 after some 200, and beca
 The same machine with the same thread count gives the same bits. ``random`` and ``magnitude`` are the same everywhere;
 sums in another order move the others by about 1e-15 of their size, or 1e-7 where a network computes parts of itself in
 float32 whatever its weights are (Llama's norms), so that another machine may swap coordinates that are that close.
+A step names the mask that it moved along (``Step.mask``), so a replay that would move others is refused.
 """
 
 import math

@@ -84,7 +84,7 @@ def _steps(walk: Walk, data: Data, streams: Streams, indices: range, ledger: Led
             each = _OneLossEach(walk, len(batch))
             scalars = take_step(each, data[batch], us, stage, divisor, mechanism, noise)
             walk.took(index)
-            step = Step(index, number, us[0].seed, scalars)
+            step = Step(index, number, us[0].seed, scalars, walk.mask)
             if ledger is not None:
                 ledger.release(step)
             yield step

@@ -17,7 +17,7 @@ def digest(steps: Iterable[Step]) -> str:
     sha = hashlib.sha256()
     for step in steps:
         scalars = " ".join(s.hex() for s in step.scalars)
-        sha.update(f"{step.index} {step.stage} {step.seed:016x} {scalars}\n".encode())
+        sha.update(f"{step.index} {step.stage} {step.seed:016x} {scalars}{step.mask and ' ' + step.mask}\n".encode())
     return sha.hexdigest()
 
 
@@ -30,7 +30,8 @@ def replay(plan: Plan, model: LossModel | Parameters, steps: Iterable[Step]) -> 
     privacy beyond the run's.
 
     Raises:
-        Refusal: a step that did not release K scalars (DPGD-0th's vectors cannot be replayed from a seed).
+        Refusal: a step that did not release K scalars (DPGD-0th's vectors cannot be replayed from a seed), or that
+            moved along another mask than the one found here.
     """
     for _ in replayed(Walk(plan, _Bare(model) if isinstance(model, Parameters) else model), steps):
         pass
@@ -52,6 +53,13 @@ def replayed(walk: Walk, steps: Iterable[Step]) -> Iterator[Step]:
     for number, mine in groupby(steps, key=lambda step: step.stage):
         walk.enter(number)
         stage, group = plan.stages[number], list(mine)
+        if other := next((step for step in group if step.mask != walk.mask), None):
+            raise Refusal(
+                f"the mask {other.mask or 'of all coordinates'}, along which step {other.index} moved",
+                walk.mask or "all coordinates",
+                "Replay where the run was made, with its plan and weights: another machine, thread count or version "
+                "may compute a score's last bits otherwise.",
+            )
         directions = ahead(plan.direction, walk.params, (step.seed for step in group), K)
         for step, us in zip(group, directions, strict=True):
             if stage.proximal:

@@ -82,9 +82,12 @@ class Step:
 
     ``scalars`` holds the released multiples of u, in units of the derivative; it is empty when the step released
     a vector instead (DPGD-0th). Together with the base weights, seeds and scalars are the fine-tuned model.
+    ``mask`` is the digest of the mask that the step moved along, empty when every coordinate moved: a replay computes
+    the mask again, and must find the same.
     """
 
     index: int
     stage: int
     seed: int
     scalars: tuple[float, ...]
+    mask: str = ""

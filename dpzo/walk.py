@@ -18,7 +18,7 @@ from dpzo.types import Records
 
 
 class Walk:
-    """``model`` on its way: ``params`` is what moves in the present stage.
+    """``model`` on its way: ``params`` is what moves in the present stage, ``mask`` the digest of its mask, if any.
 
     Raises:
         Refusal: a plan that prunes, and a model whose scores cannot be computed or a mask that is refused.
@@ -27,6 +27,7 @@ class Walk:
     def __init__(self, plan: Plan, model: Any) -> None:
         self.plan, self.model = plan, model
         self.params: Parameters = model.params
+        self.mask = ""
         self._number = -1
         self._mean: TailAverage | None = None
         self._masks: list[Mask] = []
@@ -43,6 +44,7 @@ class Walk:
             if len(self._masks) <= number:
                 self._masks.append(pruning.mask(self.model, stage.keep, self._masks[-1] if self._masks else None))
             self.params = Kept(self.model.params, self._masks[number])
+            self.mask = self._masks[number].digest
         self.params.anchor = self.params.snapshot() if stage.proximal else None
         self._mean = TailAverage(self.params, 0) if stage.average else None
         self._number = number

@@ -137,3 +137,15 @@ def test_refusals():
         Pruning(score="magnitude", must_train=("b",)).mask(Bare({"a": torch.ones(9), "b": torch.zeros(3)}), 0.1)
     assert Pruning(score="magnitude", scope="layer", must_train=("*",)).mask(model(), 1e-9).count == 3
     assert set(SCORES) == {"synflow", "magnitude", "random", "zo-grasp", "authors"}
+
+
+def test_the_digest_names_the_coordinates_and_their_weights():
+    """Kills: a digest of the places within runs alone, of the counts alone, without names or without weights."""
+
+    def told(at, name="a", weights=None):
+        return Mask({name: torch.tensor(at)}, weights and {name: torch.tensor(weights)}).digest
+
+    others = [[1, 70_001], [1, 70_000 - 2**16], [1], [0, 70_000]]
+    digests = [told([1, 70_000]), *map(told, others), told([1, 70_000], "b"), told([1, 70_000], weights=[1.0, 1.0])]
+    assert len({*digests, told([1, 70_000], weights=[1.0, 0.5])}) == len(digests) + 1
+    assert told([1, 70_000]) == digests[0]
