@@ -56,6 +56,17 @@ def test_every_private_run_has_the_same_steps_and_the_epsilon_asked_for():
         assert plan.sampler.divisor(1024) == SETTINGS["laptop"].batch_size
 
 
+def test_every_mask_is_held_against_a_random_one_of_its_size():
+    for method in (m for part in dpzopo_ablation.PARTS.values() for m in part):
+        other = dpzopo_ablation.against(method)
+        if method.pruning is None:
+            assert other is None or other.pruning is None
+        elif other is None:
+            assert method.pruning.score == "random"
+        else:
+            assert (other.pruning.score, other.keep, other.stages) == ("random", method.keep[-1:], 3)
+
+
 def test_the_chosen_step_size_has_the_least_validation_loss(study):
     said = []
     best = study.tuned(Method("m", "dpzero"), (1e-6, 1e-2), said.append)
