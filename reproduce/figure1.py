@@ -24,12 +24,13 @@ def main(
     noise: Annotated[str, typer.Option(help="lemma (the paper's, Lemma 2.2) or exact (2.5 times less).")] = "lemma",
     dimensions: Annotated[str | None, typer.Option(help="Other dimensions, such as 20,200.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Other seeds, such as 0,1,2.")] = None,
+    methods: Annotated[str | None, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = None,
     out: Annotated[Path, typer.Option(help="Where results, table and picture go.")] = Path("results"),
     resume: Annotated[bool, typer.Option(help="Go on from the finished runs in --out, or set them aside.")] = True,
     jobs: Annotated[int | None, typer.Option(help="Processes; by default the cores, up to 4.")] = None,
 ) -> None:
     """Run what is not in the results yet, then draw the figure; stop it at any time, the same command goes on."""
-    show("figure1", "gradient", "norm of the gradient", size, noise, dimensions, seeds, out, resume, jobs)
+    show("figure1", "gradient", "norm of the gradient", size, noise, dimensions, seeds, methods, out, resume, jobs)
 
 
 def show(
@@ -40,6 +41,7 @@ def show(
     noise: str,
     dimensions: str | None,
     seeds: str | None,
+    methods: str | None,
     out: Path,
     resume: bool,
     jobs: int | None,
@@ -48,7 +50,7 @@ def show(
     try:
         if noise not in ("lemma", "exact"):
             raise Refusal("a noise among lemma, exact", repr(noise), "lemma is the paper's.")
-        rows = gather(chosen(size, dimensions, seeds), noise, out, resume, jobs)
+        rows = gather(chosen(size, dimensions, seeds, methods), noise, out, resume, jobs)
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -91,7 +93,7 @@ def draw(rows: list[dict[str, Any]], measure: str, title: str, path: str) -> Non
     for column, rank in enumerate(RANKS):
         for line, split in enumerate(("train", "test")):
             on = grid[line, column]
-            for method in METHODS:
+            for method in (name for name in METHODS if name in {row["method"] for row in rows}):
                 mine = sorted((r for r in rows if r["rank"] == rank and r["method"] == method), key=lambda r: r["d"])
                 told = [interval(r["outcome"][f"{split}_{measure}"]["values"]) for r in mine]
                 d, mean, half = [r["d"] for r in mine], [m for m, _ in told], [h for _, h in told]

@@ -65,6 +65,7 @@ class Size:
     grids: dict[str, Grid]
     epsilon: float = 2.0
     delta: float = 1e-6
+    methods: tuple[str, ...] = METHODS
 
 
 # Where a search begins: what won, with its neighbours, when `--size full --seeds 0 --dimensions 20,200` ran the paper's
@@ -104,7 +105,7 @@ def cells(size: Size, noise: str) -> list[dict[str, Any]]:
         }
         for d in sorted(size.dimensions, reverse=True)
         for rank in RANKS
-        for method in reversed(METHODS)
+        for method in reversed(size.methods)
     ]
 
 
@@ -162,12 +163,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(x.mean()), float(half)
 
 
-def chosen(size: str, dimensions: str | None, seeds: str | None) -> Size:
-    """The size by name, with other dimensions or seeds if asked for."""
+def chosen(size: str, dimensions: str | None = None, seeds: str | None = None, methods: str | None = None) -> Size:
+    """The size by name, with other dimensions, seeds or methods if asked for."""
     if size not in SIZES:
         raise Refusal(f"a size among {', '.join(SIZES)}", repr(size), "laptop is the default.")
     try:
-        picked = {
+        picked: dict[str, Any] = {
             name: tuple(int(part) for part in text.split(","))
             for name, text in (("dimensions", dimensions), ("seeds", seeds))
             if text
@@ -176,4 +177,9 @@ def chosen(size: str, dimensions: str | None, seeds: str | None) -> Size:
         raise Refusal("whole numbers separated by commas", error, "Write --dimensions 20,200 --seeds 0,1.") from None
     if any(d < 1 for d in picked.get("dimensions", ())):
         raise Refusal("dimensions of 1 or more", dimensions, "Write --dimensions 20,200.")
+    if methods is not None:
+        names = tuple(name.strip() for name in methods.split(","))
+        if unknown := set(names) - set(METHODS):
+            raise Refusal(f"methods among {', '.join(METHODS)}", ", ".join(sorted(unknown)), "Write --methods DPZero.")
+        picked["methods"] = tuple(name for name in METHODS if name in names)
     return replace(SIZES[size], **picked)

@@ -50,7 +50,7 @@ def main(
 ) -> None:
     """Run what Figure 1 has not yet run, then print and write the table."""
     try:
-        rows = gather(chosen(size, None, None), noise, out, True)
+        rows = gather(chosen(size), noise, out, True)
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None

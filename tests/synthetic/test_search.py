@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpzo import Refusal
 from reproduce import quadratics
 from reproduce.quadratics import PAPER, Grid, Size, cells, gather, measure, winner
 from reproduce.table1 import against, pl_rate
@@ -108,6 +109,16 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_methods_can_be_chosen():
+    few = quadratics.chosen("laptop", "20,200", methods="DP-GD, DPZero")
+    assert few.methods == ("DPZero", "DP-GD")
+    assert {(cell["method"], cell["d"]) for cell in cells(few, "exact")} == {
+        (method, d) for method in few.methods for d in (20, 200)
+    }
+    with pytest.raises(Refusal, match="DP-SGD"):
+        quadratics.chosen("laptop", methods="DP-SGD,DPZero")
 
 
 def test_verdicts_can_fail():
