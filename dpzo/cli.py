@@ -139,6 +139,7 @@ def _print_proposal(
         slope=slope,
         gap=gap,
         mu=mu,
+        directions=chosen.mechanism.directions,
     )
     table = Table(title="proposed stages", caption="a first guess")
     for column in ("stage", "steps", "step size", "lambda"):
@@ -146,7 +147,7 @@ def _print_proposal(
     for number, stage in enumerate(stages, 1):
         table.add_row(str(number), f"{stage.steps:,}", f"{stage.step_size:.3g}", f"{stage.zo_eps:.2g}")
     console.print(table)
-    noise = chosen.on_the_mean * clip
+    noise = chosen.on_the_mean * clip * chosen.mechanism.directions  # a scalar is a derivative over K
     low, high = window(difference, noise)
     told = f"any lambda from {low:.1g} to {high:.1g}" if low <= high else "no lambda"
     console.print(f"The noise on the mean derivative is {noise:.3g}; {told} errs by less than a tenth of it.")

@@ -6,7 +6,7 @@ places within runs of 65,536), and the packed values four more.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -48,7 +48,7 @@ class Pruning:
             that keeps less takes away from it. What follows from released iterates costs no privacy.
         weights: (best, worst), multiples of the direction that fall linearly from the best kept coordinate to the
             worst; None: all 1.
-        seed: public, for scores that are random.
+        seed: public, for scores that are random: the same at every stage.
         must_train: patterns of names; a mask that keeps nothing of a tensor that they match is refused.
     """
 
@@ -64,8 +64,13 @@ class Pruning:
         for name, kind in (("score", Score), ("scope", Scope), ("strategy", Strategy)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise Refusal(f"a {name} among {', '.join(get_args(kind))}", repr(value), "Choose one.")
-        for weight in self.weights or ():
-            positive("weight", weight)
+        if self.weights is not None:
+            if not isinstance(self.weights, tuple) or len(self.weights) != 2:
+                raise Refusal("weights as a pair (best, worst)", repr(self.weights), "Or leave them out: all 1.")
+            for weight in self.weights:
+                positive("weight", weight)
+        if isinstance(self.must_train, str):
+            raise Refusal("must_train as a tuple of patterns", repr(self.must_train), "Write (pattern,).")
 
     def mask(self, model: Any, keep: float, before: "Mask | None" = None) -> "Mask":
         """Score ``model`` (params; for some scores ``data_free``) and keep the best share ``keep``.
@@ -75,17 +80,17 @@ class Pruning:
         Raises:
             Refusal: a model that the score cannot be computed for, or nothing kept of what must train.
         """
-        # Rounds that prune leave zeros, which are nobody's rank: they fit a competition of all for the largest alone.
-        rounds = self.scope == "global" and self.largest
+        self._check_names(model.params)
+        if self.strategy != "incremental":
+            before = None
+        # Rounds that prune leave zeros, which are nobody's rank: they fit a free competition for the largest alone.
+        rounds = self.scope == "global" and self.largest and before is None
         scores = SCORES[self.score](model, keep if rounds else 1.0, self.seed)
         ranks = {name: scores[name].flatten() if self.largest else -scores[name].abs().flatten() for name in scores}
-        if before is not None and self.strategy == "incremental":
-            count = math.ceil(keep * model.params.count)
-            for name, rank in ranks.items():
-                mine = torch.zeros_like(rank, dtype=torch.bool)
-                mine[before.indices(name)] = True
-                rank[mine if count >= before.count else ~mine] = math.inf if count >= before.count else -math.inf
-        chosen = _best_of_each(ranks, keep) if self.scope == "layer" else _best(ranks, keep)
+        chosen: dict[str, Tensor] = {}
+        for group in [[name] for name in ranks] if self.scope == "layer" else [list(ranks)]:
+            competing = {name: ranks[name] for name in group}
+            chosen |= _best(competing if before is None else _nested(competing, keep, before), keep)
         weights = None if self.weights is None else _by_rank(ranks, chosen, *self.weights)
         mask = Mask(chosen, weights)
         for name in model.params:
@@ -96,6 +101,22 @@ class Pruning:
                     'Keep more, take scope="layer", or leave it out of must_train.',
                 )
         return mask
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        for pattern in self.must_train:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise Refusal("patterns in must_train that match what is trained", repr(pattern), "Mend the pattern.")
+
+
+def _nested(ranks: Mapping[str, Tensor], keep: float, before: "Mask") -> dict[str, Tensor]:
+    # What the mask before kept goes first, if there is room for all of it, or else what it left goes last.
+    growing = math.ceil(keep * sum(map(len, ranks.values()))) >= sum(map(before.kept, ranks))
+    nested = {}
+    for name, rank in ranks.items():
+        mine = torch.zeros_like(rank, dtype=torch.bool)
+        mine[before.indices(name)] = True
+        nested[name] = rank.masked_fill(mine if growing else ~mine, math.inf if growing else -math.inf)
+    return nested
 
 
 def _best(ranks: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
@@ -135,10 +156,6 @@ def _ordered(bits: Tensor) -> Tensor:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def _best_of_each(ranks: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
-    return {name: _best({name: rank}, keep)[name] for name, rank in ranks.items()}
-
-
 def _by_rank(ranks: Mapping[str, Tensor], chosen: Mapping[str, Tensor], best: float, worst: float) -> dict[str, Tensor]:
     kept = torch.cat([ranks[name][chosen[name]] for name in ranks])
     place = torch.empty(len(kept), dtype=torch.float64, device=kept.device)
@@ -158,32 +175,33 @@ class Mask:
         self.weights = weights
         self.count = sum(map(len, indices.values()))
         self._places = {name: (at & (2**_RUN - 1)).to(torch.uint16) for name, at in indices.items()}
-        self._runs = {name: torch.bincount(at >> _RUN) for name, at in indices.items()}
+        self._ends = {name: torch.bincount(at >> _RUN).cumsum(0) for name, at in indices.items()}  # of each run
         self._whole = dict(indices) if self.count <= _CACHED else None
 
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that name the kept coordinates and their weights."""
-        return fingerprint((self._places, self._runs, self.weights))[:16]
+        return fingerprint((self._places, self._ends, self.weights))[:16]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed mask with its weights."""
-        parts = [*self._places.values(), *self._runs.values(), *(self.weights or {}).values()]
+        parts = [*self._places.values(), *self._ends.values(), *(self.weights or {}).values()]
         return sum(part.nbytes for part in parts)
 
     def kept(self, name: str) -> int:
         """How many coordinates of a tensor are kept."""
         return len(self._places.get(name, ()))
 
-    def indices(self, name: str) -> Tensor:
-        """The kept coordinates of a tensor, flat, int64."""
+    def indices(self, name: str, where: slice = slice(None)) -> Tensor:
+        """The kept coordinates of a tensor, flat, int64; or the part ``where`` of them."""
         if self._whole is not None:
-            return self._whole[name]
-        runs = self._runs[name]
-        first = torch.arange(len(runs), device=runs.device) << _RUN
-        where: Tensor = torch.repeat_interleave(first, runs) + self._places[name].to(torch.int64)
-        return where
+            return self._whole[name][where]
+        places, ends = self._places[name][where], self._ends[name]
+        first = where.indices(self.kept(name))[0]
+        run = torch.searchsorted(ends, torch.arange(first, first + len(places), device=ends.device), right=True)
+        wide: Tensor = (run << _RUN) + places.to(torch.int64)
+        return wide
 
 
 class Kept(Parameters):
@@ -234,7 +252,7 @@ class Kept(Parameters):
             self._write(name, values, slice(None))
 
     def _write(self, name: str, values: Tensor, where: slice) -> None:
-        self.full[name].data.view(-1)[self.mask.indices(name)[where]] = values
+        self.full[name].data.view(-1)[self.mask.indices(name, where)] = values
 
 
 def fixed_masks(pruning: Pruning, model: Any, stages: "tuple[Stage, ...]") -> list[Mask]:

@@ -55,6 +55,8 @@ class Plan:
         if self.pruning is None and any(stage.keep < 1 for stage in self.stages):
             raise Refusal("a pruning beside stages that keep a share", "none", "Give pruning=Pruning(...).")
         self._check_noise()
+        for number in range(len(self.stages)):
+            self.mechanism_of(number)  # refuses a clip or a noise of the stage's own that no mechanism takes
         inner = self.mechanism.event()
         covers = getattr(self.sampler, "covers", None)  # a sampler that does not say covers nothing
         if covers is None or not covers(inner, self.relation):

@@ -153,9 +153,9 @@ SCORES: dict[str, Callable[[Any, float, int], Scores]] = {
 
 
 def _placed(model: Any) -> Any:
-    # Below a change of coordinates, at its present point.
-    while hasattr(model, "sync"):
-        model = model.sync()
+    # Below a change of coordinates, at its present point; a view by user may lie above it.
+    while hasattr(model, "sync") or hasattr(getattr(model, "model", None), "sync"):
+        model = model.sync() if hasattr(model, "sync") else model.model
     return model
 
 

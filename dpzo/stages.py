@@ -16,7 +16,8 @@ class Stage:
         clip_threshold: this stage's C; None: the mechanism's. Noise is counted in C, so privacy does not depend on it.
         noise_scale: this stage's noise multiplier over the plan's: a budget for each stage (``allocated``).
         keep: the share of the coordinates that move (DP-ZOPO).
-        average: whether the stage ends at the mean of its iterates instead of the last one.
+        average: whether the stage ends at the mean of its iterates instead of the last one. A run that is stopped, or
+            loses its very last step to a crash, ends at its last iterate.
 
     Raises:
         Refusal: a value out of its range.
@@ -43,6 +44,8 @@ class Stage:
             if not self.proximal * self.step_size <= 1:
                 came = f"{self.proximal * self.step_size:g}"
                 raise Refusal("step_size * proximal of at most 1", came, "Above it the pull oversteps the anchor.")
+        if not isinstance(self.average, bool):
+            raise Refusal("average to be True or False", repr(self.average), "Say whether the stage ends at its mean.")
         positive("keep", self.keep)
         if self.keep > 1:
             raise Refusal("keep in (0, 1], the share of the coordinates that move", self.keep, "Choose 1 for all.")
@@ -80,8 +83,10 @@ def doubling(
     shares = list(keep) if isinstance(keep, Sequence) else [keep] * stages
     if len(shares) != stages:
         raise Refusal(f"one share to keep for each of the {stages} stages", f"{len(shares)} shares", "List them all.")
-    positive("zo_eps", zo_eps)
-    positive("last_zo_eps", factor := (zo_eps if last_zo_eps is None else last_zo_eps) / zo_eps)
+    last = zo_eps if last_zo_eps is None else last_zo_eps
+    for name, size in (("step_size", step_size), ("zo_eps", zo_eps), ("last_zo_eps", last)):
+        positive(name, size)
+    factor = last / zo_eps
     starts = [first_steps * (2**s - 1) for s in range(stages)]
     if starts[-1] >= steps:
         raise Refusal(
@@ -104,12 +109,13 @@ def allocated(stages: Sequence[Stage], weights: Sequence[float]) -> tuple[Stage,
     """The stages with the budget of the run split so that the noise does the least harm.
 
     ``weights`` says how much a unit of noise variance at one step of each stage adds to the final error, as
-    ``dpzo.theory.stagewise.noise_weights`` does. Gaussian steps cost 1 / sigma_s^2 each, so sum w_s T_s sigma_s^2 is
-    least at a given cost where sigma_s^2 goes as w_s^(-1/2). What counts is the ratio of the ``noise_scale``;
-    calibration sets their common size.
+    ``dpzo.theory.stagewise.noise_weights`` does. Gaussian steps cost (C_s / sigma_s)^2 each, so sum w_s T_s sigma_s^2
+    is least at a given cost where sigma_s^2 goes as C_s w_s^(-1/2). ``noise_scale`` is sigma_s over C_s, and what
+    counts is its ratio from stage to stage; calibration sets the common size.
 
     Raises:
-        Refusal: another number of weights than stages, or one that is not positive.
+        Refusal: another number of weights than stages, one that is not positive, or a C of their own for some stages
+            alone.
 
     >>> halves = doubling(first_steps=1, steps=3, step_size=1., zo_eps=1., stages=2)
     >>> [round(s.noise_scale, 3) for s in allocated(halves, [1., 16.])]
@@ -119,4 +125,10 @@ def allocated(stages: Sequence[Stage], weights: Sequence[float]) -> tuple[Stage,
         raise Refusal(f"a weight for each of the {len(stages)} stages", f"{len(weights)}", "Give one for each.")
     for weight in weights:
         positive("weight", weight)
-    return tuple(replace(s, noise_scale=(w / weights[0]) ** -0.25) for s, w in zip(stages, weights, strict=True))
+    if len({stage.clip_threshold is None for stage in stages}) > 1:
+        raise Refusal("a clip_threshold for each stage, or for none", "for some", "The noise is counted in it.")
+    clips = [stage.clip_threshold or 1.0 for stage in stages]
+    return tuple(
+        replace(stage, noise_scale=(w / weights[0]) ** -0.25 * (C / clips[0]) ** -0.5)
+        for stage, w, C in zip(stages, weights, clips, strict=True)
+    )

@@ -33,16 +33,21 @@ class Walk:
         self._masks: list[Mask] = []
         if plan.pruning is not None and plan.pruning.strategy == "static":
             self._masks = fixed_masks(plan.pruning, model, plan.stages)
+        elif plan.pruning is not None and plan.pruning.must_train:
+            fixed_masks(plan.pruning, model, plan.stages)  # so that what is refused at once is refused before a step
         self.enter(0)
 
     def enter(self, number: int) -> None:
-        """Begin stage ``number``, unless the walk is in it already."""
+        """Begin stage ``number``, unless the walk is in it already; stages whose steps were all lost are passed by."""
         if number == self._number:
             return
+        if self._mean is not None:  # the last step of the stage before may have been charged and lost
+            self._mean.apply()
         stage, pruning = self.plan.stages[number], self.plan.pruning
         if pruning is not None:
-            if len(self._masks) <= number:
-                self._masks.append(pruning.mask(self.model, stage.keep, self._masks[-1] if self._masks else None))
+            while (made := len(self._masks)) <= number:
+                before = self._masks[-1] if self._masks else None
+                self._masks.append(pruning.mask(self.model, self.plan.stages[made].keep, before))
             self.params = Kept(self.model.params, self._masks[number])
             self.mask = self._masks[number].digest
         self.params.anchor = self.params.snapshot() if stage.proximal else None
@@ -60,6 +65,7 @@ class Walk:
             self._mean.add(index)
             if index + 1 == self.plan.steps or self.plan.stage_of(index + 1) != self._number:
                 self._mean.apply()
+                self._mean = None
 
 
 def spans(plan: Plan, indices: range) -> Iterator[tuple[int, range]]:

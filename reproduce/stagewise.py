@@ -167,16 +167,17 @@ def plan_of(method: Method, setting: Setting, n: int, epsilon: float) -> Plan:
 
 
 class _Remembering(Pruning):
-    # Every run here begins with the same weights: their masks are made once.
+    # Every run of a study begins with the same weights: their masks are made once.
     def mask(self, model: Any, keep: float, before: Mask | None = None) -> Mask:
         if before is not None:
             return super().mask(model, keep, before)
-        if (self, keep) not in _MASKS:
-            _MASKS[self, keep] = super().mask(model, keep)
-        return _MASKS[self, keep]
+        of = (self, keep, model.params.count, *model.params)
+        if of not in _MASKS:
+            _MASKS[of] = super().mask(model, keep)
+        return _MASKS[of]
 
 
-_MASKS: dict[tuple[Pruning, float], Mask] = {}
+_MASKS: dict[tuple[Any, ...], Mask] = {}
 
 
 class Study:
@@ -261,19 +262,29 @@ class Study:
         return outcome | {"peak_memory_mib": round(peak_memory_mib(bench.device))}
 
     def tuned(self, method: Method, step_sizes: Sequence[float], say: Callable[[str], None] = print) -> Method:
-        """``method`` with the step size of the least validation loss at ``tuned_at``."""
+        """``method`` with the step size of the least validation loss at ``tuned_at``.
+
+        While that lies at an end of the step sizes tried, one more beyond it is tried, up to ``_FURTHER`` of them.
+        """
         epsilon, seed = self.setting.tuned_at
-        losses = {}
-        for step_size in step_sizes:
-            row = self.run(replace(method, step_size=step_size), epsilon, seed, "validation")
-            losses[step_size] = row["validation_loss"] if np.isfinite(row["validation_loss"]) else np.inf
+        losses: dict[float, float] = {}
+
+        def tried(step_size: float) -> None:
+            loss = self.run(replace(method, step_size=step_size), epsilon, seed, "validation")["validation_loss"]
+            losses[step_size] = loss if np.isfinite(loss) else np.inf
             say(f"{method.name}: step size {step_size:g}, validation loss {losses[step_size]:.4f}")
-        best = min(losses, key=lambda step_size: losses[step_size])
-        if len(step_sizes) > 1 and best in (min(step_sizes), max(step_sizes)):
-            say(f"{method.name}: the best step size, {best:g}, is at an end of its grid.")
-        return replace(method, step_size=best)
+
+        for step_size in step_sizes:
+            tried(step_size)
+        for _ in range(_FURTHER):
+            best = min(losses, key=lambda step_size: losses[step_size])
+            if best not in (min(losses), max(losses)) or len(losses) == 1:
+                break
+            tried(float(f"{best * (10**0.5 if best == max(losses) else 10**-0.5):.2g}"))
+        return replace(method, step_size=min(losses, key=lambda step_size: losses[step_size]))
 
 
+_FURTHER = 3
 FULL_GRID = (0.01, 0.03, 0.1)
 
 

@@ -260,6 +260,12 @@ def test_plan_proposes_stages_from_guesses(dpzo):
     assert code == 0
     assert len(sizes) > 1
     assert all(later < 0.6 * sooner for sooner, later in pairwise(sizes))
+    code, out, _ = dpzo(*PLAN, *GUESSES, "--directions", "4")
+    assert code == 0
+    assert "derivative is 2.46;" in out  # a scalar is a fourth of a derivative, and has the noise of one direction's
+    code, _, err = dpzo(*PLAN, *GUESSES, "--mu", "100")
+    assert code == 2
+    assert "PL constant" in err
 
 
 @pytest.mark.parametrize("some", [("--clip", "1"), ("--mu", "1"), GUESSES[:6]], ids=str)

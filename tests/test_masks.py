@@ -56,17 +56,52 @@ def test_of_equal_scores_the_earlier_coordinates():
     assert mask.indices("b").tolist() == [0, 1]
 
 
-@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5))
-def test_incremental_masks_are_nested(shares):
-    """Kills: a mask made anew from other weights."""
-    pruning, before = Pruning(score="magnitude", strategy="incremental"), None
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5), st.sampled_from(["global", "layer"]))
+def test_incremental_masks_are_nested_and_the_best_of_those(shares, scope):
+    """Kills: a mask made anew from other weights; one that is filled up, or cut, by place; quotas counted as a sum."""
+    pruning, before = Pruning(score="magnitude", scope=scope, strategy="incremental"), None
+    groups = [list(SIZES)] if scope == "global" else [[name] for name in SIZES]
     for stage, keep in enumerate(shares):
-        mask = pruning.mask(model(stage), keep, before)
-        assert mask.count == math.ceil(keep * sum(SIZES.values()))
-        if before is not None:
-            small, large = sorted((kept(before, SIZES), kept(mask, SIZES)), key=np.sum)
-            assert not (small & ~large).any()
+        m = model(stage)
+        mask = pruning.mask(m, keep, before)
+        for group in groups:
+            sizes = {name: SIZES[name] for name in group}
+            values = np.concatenate([m.params[name].abs().flatten().numpy() for name in group])
+            mine = kept(mask, sizes)
+            assert mine.sum() == math.ceil(keep * len(values))
+            if before is None:
+                continue
+            old = kept(before, sizes)
+            assert not (old & ~mine).any() or not (mine & ~old).any()
+            open_to_choice = ~old if mine.sum() >= old.sum() else old
+            best, rest = values[mine & open_to_choice], values[~mine & open_to_choice]
+            assert not len(best) or not len(rest) or best.min() >= rest.max()
         before = mask
+
+
+def test_weights_of_a_growing_mask_still_go_by_rank():
+    """Kills: what was kept before ranked by its place."""
+    pruning = Pruning(score="magnitude", strategy="incremental", weights=(1.2, 0.8))
+    before = pruning.mask(Bare({"a": torch.tensor([9.0, 8.0, 0.1, 0.2])}), 0.5)
+    mask = pruning.mask(Bare({"a": torch.tensor([3.0, 5.0, 2.0, 4.0])}), 1.0, before)
+    assert mask.weights["a"].tolist() == pytest.approx([0.8 + 0.4 / 3, 1.2, 0.8, 0.8 + 0.8 / 3])
+
+
+def test_a_shrinking_mask_scores_in_one_pass():
+    """Kills: rounds that prune the coordinates which the mask must choose from."""
+    m = synaptic()
+    pruning = Pruning(score="synflow", strategy="incremental")
+    before = Pruning(score="random").mask(m, 0.5)
+    mask, scores = pruning.mask(m, 0.2, before), SCORES["synflow"](m, 1.0, 0)
+    values = torch.cat([scores[name].flatten()[before.indices(name)] for name in scores])
+    ours = torch.cat([scores[name].flatten()[mask.indices(name)] for name in scores])
+    assert torch.equal(ours.sort().values, values.sort().values[-len(ours) :])
+
+
+def synaptic():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    return ModuleModel(net, lambda n, b: n(b).sum(1), data_free=lambda n: n(torch.ones(1, 6)).sum())
 
 
 def test_weights_fall_with_the_rank():
@@ -84,6 +119,7 @@ def test_a_packed_mask_unpacks_to_itself_and_is_small(monkeypatch):
     at = torch.randperm(count, generator=g)[: count // 100].sort().values
     mask = Mask({"w": at, "none": at[:0]})
     assert torch.equal(mask.indices("w"), at)
+    assert torch.equal(mask.indices("w", slice(777, 20_001)), at[777:20_001])
     assert not len(mask.indices("none"))
     assert mask.nbytes < 0.0051 * 4 * count
 
@@ -113,9 +149,7 @@ def test_excursions_come_back_to_the_bit(dtype, weights):
 @pytest.mark.parametrize("how", [{"scope": "layer"}, {"largest": False}], ids=str)
 def test_a_competition_that_pruning_rounds_would_spoil_gets_one_pass(how):
     """Kills: quotas and smallest scores that are filled with what SynFlow's rounds had set to zero."""
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    m = ModuleModel(net, lambda n, b: n(b).sum(1), data_free=lambda n: n(torch.ones(1, 6)).sum())
+    m = synaptic()
     scores = SCORES["synflow"](m, 1.0, 0)
     assert all((s > 0).any() for s in scores.values())
     mask = Pruning(score="synflow", **how).mask(UserModel(m), 0.05)
@@ -130,9 +164,12 @@ def test_a_competition_that_pruning_rounds_would_spoil_gets_one_pass(how):
 
 
 def test_refusals():
-    for bad in ({"score": "hessian"}, {"scope": "row"}, {"strategy": "often"}, {"weights": (1.0, 0.0)}):
+    bads = [{"score": "hessian"}, {"scope": "row"}, {"strategy": "often"}, {"must_train": "2.bias"}]
+    for bad in [*bads, *({"weights": weights} for weights in [(1.0, 0.0), (1.0,), (), 1.0])]:
         with pytest.raises(Refusal):
             Pruning(**bad)
+    with pytest.raises(Refusal, match=r"must_train that match"):
+        Pruning(score="magnitude", must_train=("bias",)).mask(model(), 0.5)
     with pytest.raises(Refusal, match=r"none of its 3 coordinates"):
         Pruning(score="magnitude", must_train=("b",)).mask(Bare({"a": torch.ones(9), "b": torch.zeros(3)}), 0.1)
     assert Pruning(score="magnitude", scope="layer", must_train=("*",)).mask(model(), 1e-9).count == 3

@@ -15,6 +15,7 @@ from dpzo.directions import GaussianDirection
 from dpzo.models.module import ModuleModel
 from dpzo.models.quadratic import Quadratic
 from dpzo.models.rescaled import Rescaled
+from dpzo.models.users import UserModel
 from dpzo.scores import SCORES
 from tests.chance import ALPHA, ks_p
 
@@ -243,8 +244,9 @@ def test_rescaled_coordinates_have_the_scores_of_the_weights_that_they_move(name
     for n, t in rescaled.params.items():
         t.fill_(0.01)
         plain.params[n].data += rescaled.scale[n] * t
-    for n, s in SCORES[name](rescaled, 0.5, 2).items():
-        assert torch.equal(s, SCORES[name](plain, 0.5, 2)[n])
+    for model in (rescaled, UserModel(rescaled)):  # kills: the magnitudes of displacements for those of weights
+        for n, s in SCORES[name](model, 0.5, 2).items():
+            assert torch.equal(s, SCORES[name](plain, 0.5, 2)[n])
 
 
 def test_refusals():

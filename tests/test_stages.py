@@ -18,6 +18,8 @@ def test_the_authors_schedule():
     assert [s.steps for s in stages] == [1000, 2000, 3000]
     assert [s.step_size for s in stages] == [2e-5, 1e-5, 5e-6]
     assert {s.zo_eps for s in stages} == {1e-6}
+    stages = doubling(**AUTHORS, keep=[0.1, 0.2, 0.4], proximal=5e-4, average=True)
+    assert [(s.keep, s.proximal, s.average) for s in stages] == [(k, 5e-4, True) for k in (0.1, 0.2, 0.4)]
 
 
 @given(st.integers(1, 6), st.integers(1, 50), st.integers(1, 500), st.floats(1e-8, 1e3), st.floats(1e-8, 1e3))
@@ -49,6 +51,9 @@ def test_a_doubling_schedule(stages, first, more, start, end):
         {"last_zo_eps": 0.0},
         {"last_zo_eps": -1e-6},
         {"last_zo_eps": math.nan},
+        {"last_zo_eps": "1e-6"},
+        {"step_size": None},
+        {"average": "no"},
         {"keep": 0.0},
         {"keep": 1.5},
         {"keep": [0.1, 0.2]},
@@ -73,18 +78,19 @@ def test_what_is_no_stage_is_refused(bad):
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 99), st.floats(1e-6, 1e6)), min_size=2, max_size=5),
+    st.lists(st.tuples(st.integers(1, 99), st.floats(1e-6, 1e6), st.floats(0.01, 100)), min_size=2, max_size=5),
     st.lists(st.floats(-1, 1), min_size=5, max_size=5),
+    st.booleans(),
 )
-def test_the_allocation_does_the_least_harm(parts, nudges):
-    """No other split of the same Gaussian budget has a smaller sum w T sigma^2. Kills: another exponent."""
-    stages = [Stage(steps, 1.0, 1.0) for steps, _ in parts]
-    weights = np.array([w for _, w in parts])
+def test_the_allocation_does_the_least_harm(parts, nudges, own):
+    """No other split of the same Gaussian budget has a smaller sum w T sigma^2. Kills: another exponent; C left out."""
+    stages = [Stage(steps, 1.0, 1.0, clip_threshold=C if own else None) for steps, _, C in parts]
+    weights = np.array([w for _, w, _ in parts])
     scales = np.array([s.noise_scale for s in allocated(stages, weights.tolist())])
-    T = np.array([steps for steps, _ in parts])
+    T, clips = np.array([steps for steps, *_ in parts]), np.array([C if own else 1.0 for *_, C in parts])
 
-    def harm(sigma):  # after scaling to a budget of 1
-        return (weights * T * sigma**2).sum() * (T / sigma**2).sum()
+    def harm(scales):  # after scaling to a budget of 1
+        return (weights * T * (scales * clips) ** 2).sum() * (T / scales**2).sum()
 
     nudged = scales * np.exp(np.array(nudges[: len(T)]))
     assert harm(scales) <= harm(nudged) * (1 + 1e-9)
@@ -94,3 +100,5 @@ def test_weights_that_do_not_fit_are_refused():
     for weights in ([1.0], [1.0, 0.0, 1.0], [1.0, math.nan, 1.0]):
         with pytest.raises(Refusal):
             allocated(doubling(**AUTHORS), weights)
+    with pytest.raises(Refusal, match="each stage, or for none"):
+        allocated([Stage(1, 1.0, 1.0), Stage(1, 1.0, 1.0, clip_threshold=2.0)], [1.0, 1.0])

@@ -32,7 +32,10 @@ FASTEST = 8.0  # what no schedule improves on, in the same units
 
 
 class Phase(NamedTuple):
-    """One stage; the fields are those of ``dpzo.Stage`` with these names."""
+    """One stage; the fields are those of ``dpzo.Stage`` with these names.
+
+    But ``noise_scale`` is of the noise's deviation, and there of the deviation over C: the same where all C are equal.
+    """
 
     steps: int
     step_size: float

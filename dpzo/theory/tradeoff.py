@@ -130,12 +130,14 @@ def propose(
     slope: float,
     gap: float,
     mu: float | None = None,
+    directions: int = 1,
 ) -> tuple[Phase, ...]:
     """Propose lambda, step size and stages for ``steps`` steps at one noise multiplier: a first guess to tune from.
 
     ``divisor`` is n, or the expected batch size; ``curvature`` is ||H||; ``slope`` is |grad F| at the start, the root
     mean square of a mean derivative along u; ``gap`` is how far the loss may fall; ``mu`` is a PL constant, if one is
-    known (of a language model none is).
+    known (of a language model none is). With P = ``directions`` the noises of a step's P scalars add up, so that P
+    times their variance counts; that averaging P derivatives makes the step itself less random does not.
 
     Without ``mu`` it is one stage, at the smaller of two step sizes: half of that of the greatest descent in one step
     of the recursion, slope^2 / (Tr H (slope^2 + sigma^2) + 2 ||H|| slope^2); and that at which the noise of all steps
@@ -145,20 +147,23 @@ def propose(
     its own, which is to be counted in ``slope`` and ``noise_multiplier``'s place by whoever knows it.
 
     Raises:
-        Refusal: a value that is not positive, or no step.
+        Refusal: a value that is not positive, a ``mu`` above ``curvature``, no step, or no direction.
 
-    Source: ours. Within 12 % of the best constant step's final loss on the quadratics of tests/theory/test_tradeoff.py.
+    Source: ours. Within 50 % of the best constant step's final loss on the quadratics of tests/theory/test_tradeoff.py.
     """
     given = {"noise_multiplier": noise_multiplier, "clip_threshold": clip_threshold, "divisor": divisor}
     given |= {"curvature": curvature, "slope": slope, "gap": gap}
     for name, value in given.items():
         positive(name, value)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise Refusal("a run of at least one step", steps, "Give a whole number of steps.")
+    for name, count in (("step", steps), ("direction", directions)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise Refusal(f"a run of at least one {name}", count, f"Give a whole number of {name}s.")
     λ, h = best_zo_eps(difference), difference.trace
-    variance = (noise_multiplier * clip_threshold / divisor) ** 2
+    variance = directions * (noise_multiplier * clip_threshold / divisor) ** 2
     if mu is not None:
         positive("mu", mu)
+        if mu > curvature:
+            raise Refusal(f"a PL constant of at most the curvature {curvature:g}", mu, "No loss has a larger one.")
         if len(halving := _halving(steps, variance, h, curvature, gap, mu)) > 1:
             return tuple(Phase(t, η, λ, clip_threshold) for t, η in halving)
     greedy = slope**2 / (h * (slope**2 + variance) + 2 * curvature * slope**2)

@@ -66,7 +66,7 @@ def by_hand(stages, P, streams, x):
             v = [clip(two_points(x, us, record, stage.zo_eps) / P, threshold) for record in DATA.numpy()]
             entropy = streams.noise.at(t)
             z = np.array([normal(entropy.bits(128)) for _ in range(P)])
-            g = (np.sum(v, axis=0) + SIGMA * threshold * z) / N
+            g = (np.sum(v, axis=0) + SIGMA * stage.noise_scale * threshold * z) / N
             x = x - stage.step_size * (sum(s * u for s, u in zip(g, us, strict=True)) + stage.proximal * (x - a))
             iterates.append(x)
             t += 1
@@ -75,12 +75,14 @@ def by_hand(stages, P, streams, x):
     return x
 
 
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0), (1.0, 0.5, 2.0)], ids=str)
 @pytest.mark.parametrize("P", [1, 3])
-def test_dp_zoso_is_its_box(P):
-    """Kills: the anchor as an alias, the pull inside the product with u, C or lambda of another stage, a late mean."""
-    plan = dp_zoso(stages=STAGES, directions=P, **SAME)
-    x, _ = trained(plan)
-    np.testing.assert_allclose(x, by_hand(STAGES, P, Streams.not_private(4, 5), START.numpy()), rtol=1e-6)
+def test_dp_zoso_is_its_box(P, scales):
+    """Kills: the anchor as an alias, the pull inside the product with u, C, lambda or noise of another stage than the
+    accountant's, a late mean."""
+    stages = tuple(replace(s, noise_scale=k) for s, k in zip(STAGES, scales, strict=True))
+    x, _ = trained(dp_zoso(stages=stages, directions=P, **SAME))
+    np.testing.assert_allclose(x, by_hand(stages, P, Streams.not_private(4, 5), START.numpy()), rtol=1e-6)
 
 
 def test_each_part_of_a_stage_counts():
@@ -185,6 +187,25 @@ def test_another_mask_than_the_runs_is_refused(strategy, tmp_path):
 
 
 @STRATEGIES
+def test_each_stage_moves_along_the_mask_of_its_strategy(strategy):
+    """Kills: masks that are all made of the starting weights, or anew where they must be nested, and the reverse."""
+    pruning = Pruning(score="magnitude", largest=False, strategy=strategy)
+    stages = tuple(Stage(2, 3.0, 1e-2, keep=keep) for keep in (0.5, 0.5, 0.2))
+    model, other, masks, before = network(), network(), {}, None
+    at = [model.params.snapshot()]
+    for step in run(dp_zopo(stages=stages, pruning=pruning, **NET), model, RECORDS, Streams.not_private(3, 4)):
+        masks[step.stage] = step.mask
+        at[step.stage + 1 :] = [model.params.snapshot()]
+    for number, stage in enumerate(stages):
+        other.params.restore(at[0 if strategy == "static" else number])
+        before = pruning.mask(other, stage.keep, before)
+        assert masks[number] == before.digest
+    assert (masks[0] == masks[1]) == (strategy != "dynamic")
+    other.params.restore(at[2])
+    assert (masks[2] == pruning.mask(other, 0.2).digest) == (strategy == "dynamic")
+
+
+@STRATEGIES
 def test_what_is_frozen_keeps_its_bits_and_the_share_is_kept(strategy):
     stages = tuple(replace(s, average=False) for s in SHARES)
     plan = dp_zopo(stages=stages, pruning=Pruning(score="random", strategy=strategy), **NET)
@@ -238,6 +259,45 @@ def test_a_run_goes_on_in_the_middle_of_a_stage(tmp_path, taken):
     assert all(torch.equal(t, parts.params[name]) for name, t in whole.params.items())
 
 
+@STRATEGIES
+def test_a_stage_whose_last_steps_were_lost_still_ends(tmp_path, strategy):
+    """Kills: a stage passed by without its mask; a mean forgotten when its last step was charged and lost."""
+    stages = tuple(Stage(n, 0.1, 1e-2, keep=keep, average=True) for n, keep in ((2, 0.2), (1, 0.5), (2, 0.8)))
+    plan = dp_zopo(stages=stages, pruning=Pruning(score="magnitude", strategy=strategy), **NET)
+    model, again, streams = network(), network(), Streams.secure(public_seed=3)
+    with Ledger(tmp_path / "a") as ledger:
+        (first,) = islice(run(plan, model, RECORDS, streams, ledger=ledger), 1)
+        ledger.charge(1)  # the processes that would have taken these two steps died in them
+        ledger.charge(2)
+    after_one = model.params.snapshot()
+    with Ledger(tmp_path / "a") as ledger:
+        steps = list(run(plan, again, RECORDS, streams, ledger=ledger))
+    assert [step.index for step in steps] == [0, 3, 4]
+    elsewhere = network()
+    replay(plan, elsewhere, steps)
+    assert all(torch.equal(t, elsewhere.params[name]) for name, t in again.params.items())
+    replay(plan, start := network(), steps[:1])
+    assert all(torch.equal(t, after_one[name]) for name, t in start.params.items())
+    assert steps[0] == first
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_mean_of_a_stage_whose_last_step_was_lost_is_of_the_others(tmp_path, lost):
+    plan = dp_zoso(stages=(Stage(3, 0.1, 0.1, average=True), Stage(1, 1e-30, 0.1)), **SAME)
+    model, iterates = Quadratic(SPECTRUM, START), []
+    streams = Streams.not_private(4, 5)
+    with Ledger(tmp_path / "a") as ledger:
+        for _ in islice(run(plan, model, DATA, streams, ledger=ledger), 2):
+            iterates.append(model.params["x"].clone())
+        if lost:
+            ledger.charge(2)
+    again = Quadratic(SPECTRUM, START)
+    with Ledger(tmp_path / "a") as ledger:
+        *_, last = run(plan, again, DATA, streams, ledger=ledger)
+    assert last.index == 3
+    assert torch.allclose(again.params["x"], torch.stack(iterates).mean(0)) == lost
+
+
 def test_weights_from_the_middle_of_a_run_that_looks_back_are_refused(tmp_path):
     plan = dp_zoso(stages=STAGES, **SAME)
     model, streams = Quadratic(SPECTRUM, START), Streams.not_private(4, 5)
@@ -258,6 +318,9 @@ def test_refused_before_anything_is_spent(tmp_path):
 
     refuses("dp_zopo", lambda: dp_zoso(stages=SHARES, **NET))
     refuses("at least one stage", lambda: dp_zoso(stages=(), **NET))
+    late = {"from 2": {"clip_threshold": 1e300}, "at most 2": {"noise_scale": 1e12}}
+    for match, of_its_own in late.items():  # not at the stage, when the ones before it are spent
+        refuses(match, lambda own=of_its_own: dp_zoso(stages=(Stage(2, 0.1, 0.1), Stage(2, 0.1, 0.1, **own)), **NET))
     refuses(
         "an algorithm|no pruning",
         lambda: run(
@@ -292,6 +355,9 @@ def test_refused_before_anything_is_spent(tmp_path):
     with Ledger(tmp_path / "l") as ledger:
         refuses("data_free", lambda: run(plan, blind, RECORDS, Streams.secure(1), ledger=ledger))
         strict = replace(plan, pruning=Pruning(must_train=("2.bias",)))
+        refuses("which must train", lambda: run(strict, network(), RECORDS, Streams.secure(1), ledger=ledger))
+        late = (Stage(2, 0.1, 0.1, keep=1.0), Stage(2, 0.1, 0.1, keep=0.02))  # what can be foreseen is
+        strict = replace(strict, stages=late, pruning=replace(strict.pruning, score="magnitude", strategy="dynamic"))
         refuses("which must train", lambda: run(strict, network(), RECORDS, Streams.secure(1), ledger=ledger))
         assert ledger.charged == 0
     assert (tmp_path / "l").read_bytes() == b""

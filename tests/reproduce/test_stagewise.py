@@ -68,14 +68,17 @@ def test_every_mask_is_held_against_a_random_one_of_its_size():
 
 
 def test_the_chosen_step_size_has_the_least_validation_loss(study):
+    """Kills: a winner at an end of its grid with nothing tried beyond it."""
     said = []
     best = study.tuned(Method("m", "dpzero"), (1e-6, 1e-2), said.append)
+    sizes = sorted(float(line.split("step size ")[1].split(",")[0]) for line in said)
     losses = {
         size: study.run(Method("m", "dpzero", size), *study.setting.tuned_at, "validation")["validation_loss"]
-        for size in (1e-6, 1e-2)
+        for size in sizes
     }
     assert best.step_size == min(losses, key=losses.get)
-    assert "at an end of its grid" in said[-1]
+    assert len(sizes) in (3, 4, 5)
+    assert len(sizes) == 5 or best.step_size in sizes[1:-1]
 
 
 def test_a_masked_run_is_offered_longer_steps():

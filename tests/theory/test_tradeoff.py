@@ -82,7 +82,25 @@ def test_a_proposal_on_a_quadratic_comes_near_the_best_constant_step(noise_multi
     def after(alpha):
         return law.trajectory(alpha, T, start).loss(sigma)[-1]
 
-    assert after(stage.step_size) <= 2 * min(after(a) for a in law.stable_below * np.geomspace(1e-3, 0.9, 40))
+    assert after(stage.step_size) <= 1.5 * min(after(a) for a in law.stable_below * np.geomspace(1e-3, 0.9, 40))
+
+
+GUESSES = {"steps": 1000, "clip_threshold": 1.0, "divisor": 100.0, "curvature": 1.0, "slope": 0.5, "gap": 0.5}
+
+
+@pytest.mark.parametrize("mu", [None, 0.5])
+def test_the_noises_of_several_directions_add_up(mu):
+    """x moves by sum_p g_p u_p, so P times a scalar's variance counts. Kills: one direction's noise for P."""
+    of_it = Difference(trace=5.0, loss_error=1e-7)
+    several = propose(**GUESSES, mu=mu, difference=of_it, noise_multiplier=100.0, directions=4)
+    assert several == propose(**GUESSES, mu=mu, difference=of_it, noise_multiplier=200.0)
+    assert several != propose(**GUESSES, mu=mu, difference=of_it, noise_multiplier=100.0)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"directions": 0}, {"mu": 1.1}, {"mu": 100.0}, {"gap": 0.0}], ids=str)
+def test_a_proposal_refuses(bad):
+    with pytest.raises(Refusal):
+        propose(**GUESSES | {"difference": Difference(trace=5.0, loss_error=1e-7), "noise_multiplier": 10.0} | bad)
 
 
 @pytest.mark.parametrize("bad", [{"trace": 0.0}, {"loss_error": -1.0}, {"third": math.nan}], ids=str)
