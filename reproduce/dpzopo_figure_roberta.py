@@ -125,8 +125,8 @@ def notes(study: Study, made: list[Row]) -> str:
         f"T = {s.steps:,} for every zeroth-order method (stages of T/6, T/3, T/2 with halving step sizes, no pull), "
         f"lambda = {s.zo_eps:g}, C = 1 on the derivative; DP-AdamW takes {s.first_order_steps} steps, each of a "
         f"gradient. Epsilon at delta = {s.delta:g}, {RELATION_TEXT}, PLD accountant.",
-        f"Step sizes: the best validation loss of a grid of factors of 3 for each method, extended while the best lies at "
-        f"its end, at epsilon = {epsilon:g} and public seed {seed}; not accounted.",
+        f"Step sizes: the best validation loss of a grid of factors of 3 for each method, extended while the best lies "
+        f"at its end, at epsilon = {epsilon:g} and public seed {seed}; not accounted.",
         f"Made by `python reproduce/dpzopo_figure_roberta.py`, dpzo {provenance['versions']['dpzo']} at "
         f"{str(provenance['commit'])[:12]}, torch {provenance['versions']['torch']}, "
         f"{provenance['machine']['processor']}, {provenance['machine']['cores']} cores.",
