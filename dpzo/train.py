@@ -27,10 +27,11 @@ def run(
 ) -> Iterator[Step]:
     """Train ``model.params`` in place, one step for each item that is taken from the iterator.
 
-    Stop by taking no more; what was taken costs ``plan.epsilon(delta, steps=taken)``, the rest nothing. ``budget`` is
-    (epsilon, delta): the run ends before the step that would exceed it. With a ``ledger`` every step is charged on
-    disk before it touches the data, and a run that the ledger knows goes on: ``model`` comes at its starting weights,
-    the steps that were released are replayed first (and are items too), those that were charged only are lost.
+    Stop by taking no more; what was taken costs ``plan.epsilon(delta, steps=taken)``, the rest nothing, unless you stop
+    because of what was released: then the whole plan's epsilon holds. ``budget`` is (epsilon, delta): the run ends
+    before the step that would exceed it. With a ``ledger`` every step is charged on disk before it touches the data,
+    and a run that the ledger knows goes on: ``model`` comes at its starting weights, the steps that were released are
+    replayed first (and are items too), those that were charged only are lost.
 
     Raises:
         Refusal: at the call, before anything is spent: ``data`` of another length or unit than the plan's, an unknown

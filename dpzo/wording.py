@@ -117,7 +117,9 @@ def stages_of(plan: Plan) -> str:
         for stage in plan.stages
     ]
     if plan.pruning is not None:
-        each.append(f"what moves is chosen by {plan.pruning.score} scores, which see no data ({plan.pruning.strategy})")
+        p = plan.pruning
+        which, where = "largest" if p.largest else "smallest", "of all" if p.scope == "global" else "of each tensor"
+        each.append(f"what moves has the {which} {p.score} scores {where}, which see no data ({p.strategy})")
     return "; then ".join(each)
 
 

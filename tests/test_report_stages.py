@@ -24,7 +24,7 @@ def test_each_stage_is_told_and_comes_back():
         "4 steps of size 0.1 at radius 0.01, pulled to their start by 0.5, on 0.1 of the coordinates",
         "ending at their mean; then ",
         "2 steps of size 0.05 at radius 0.001",
-        "magnitude scores, which see no data (dynamic)",
+        "the largest magnitude scores of all, which see no data (dynamic)",
         "with a C of their own, and noise in proportion to it, stages 2: C = 0.25",
     ):
         assert part in text

@@ -2,7 +2,7 @@
 
     DP-ZOPO. Input: as DP-ZOSO, and for each stage a share r_s
     1  for s = 1 .. S
-    2      m = the best r_s d coordinates by a score of x that no data enter
+    2      m = the best r_s d coordinates by a score that no data enter, of the starting weights (static) or of x
     3      lines 2 to 7 of DP-ZOSO, with directions u_1 .. u_P over the coordinates of m alone
 
 The score looks at weights that were released, so masks cost no privacy, however often they are made again. A step's
@@ -42,7 +42,8 @@ def dp_zopo(
 ) -> Plan:
     """Plan a run whose stages move the share ``keep`` of the coordinates; the rest is as for ``dp_zoso``.
 
-    A masked derivative is the full one's sqrt(keep) or more, so it wants another step size and clip: tune them apart.
+    A derivative along a random share of the coordinates is sqrt(keep) of the full one, along a well chosen one more: it
+    wants another step size and clip. Tune them apart.
 
     Raises:
         Refusal: as ``dp_zoso``.
