@@ -5,9 +5,13 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dpzo
+
+if TYPE_CHECKING:
+    from reproduce.engine import Bench
+    from reproduce.recipes import Recipe
 
 SIZES = ("small", "laptop", "paper")
 SIZE = os.environ.get("DPZO_BOOK_SIZE", "small")
@@ -84,6 +88,28 @@ def made_with(path: str | Path) -> str:
     time = f" in {seconds / 60:.0f} minutes of computing" if seconds >= 60 else ""
     told = f"{path.name}: {len(found)} runs{time}, on {_list(machines)}, with {_list(versions)}"
     return f"{told}, at commit {_list(commits)}."
+
+
+def language_model() -> "tuple[Recipe, Bench]":
+    """The language model of the book's size, with its recipe: BERT-tiny, SmolLM2-135M or RoBERTa-large.
+
+    ``bench.records("train", seed)`` and ``bench.records("test", seed)`` are encoded sentences; ``bench.subject`` is
+    what trains, ``bench.start`` its starting weights; ``bench.measure(records, "test")`` tells accuracy and loss.
+    """
+    from dataclasses import replace
+
+    from dpzo.models.load import load
+    from dpzo.tasks import get_task
+    from reproduce.data import Data
+    from reproduce.engine import Bench
+    from reproduce.recipes import recipe
+
+    chosen = recipe("laptop" if SIZE == "small" else SIZE, "bert-tiny" if SIZE == "small" else None)
+    if SIZE == "small":  # seconds a run: the last norm's 256 numbers
+        chosen = replace(chosen, trainable=("bert.encoder.layer.1.output.LayerNorm.*",), steps=400, step_size=2.0)
+    task = get_task("sst2" if SIZE == "paper" else "mr")
+    read = Data(task, None, None).read
+    return chosen, Bench(load(chosen.model, device=DEVICE), task, chosen, read, DEVICE)
 
 
 def glue_text(name: str, value: object) -> None:
