@@ -57,7 +57,9 @@ class Drawn:
         blocks = ((name, where, z[0]) for name, where, z in _generate(self.like, [self.seed]))
         if not self.hold:
             return blocks
-        self._held = list(blocks)
+        # In one piece for each tensor: as many blocks would leave the heap full of holes, half as large again.
+        whole = {name: torch.empty(t.numel(), device=t.device) for name, t in self.like.items()}
+        self._held = [(name, where, whole[name][where].copy_(z)) for name, where, z in blocks]
         return self._held
 
     @property
