@@ -94,7 +94,7 @@ def draw(found: dict[tuple[str, str], tuple[int, Curvature]], path: str) -> None
     on.barh([place - 0.18 for place in places], ranks, 0.34, color=style.COLOURS["DPZero"], label="effective rank r")
     on.set_yticks(list(places), [f"{name}: {told}" for name, told in found])
     on.invert_yaxis()
-    on.set(xscale="log", xlim=(1, None))
+    on.set(xscale="log", xlim=(0.5, None))
     style.legend(figure, on)
     style.save(figure, path)
 

@@ -30,8 +30,8 @@ class Curvature(NamedTuple):
 
     @property
     def effective_rank(self) -> float:
-        """r = Tr |H| / ||H||."""
-        return self.trace / self.norm
+        """r = Tr |H| / ||H||, which is at least 1, though its estimate may not be."""
+        return max(self.trace / self.norm, 1.0)
 
 
 def curvature(
