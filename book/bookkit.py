@@ -85,7 +85,7 @@ def made_with(path: str | Path) -> str:
     versions = {f"Python {m['versions']['python']}, torch {m['versions']['torch']}" for m in made}
     commits = {(m["commit"] or "unknown")[:7] for m in made}
     seconds = sum(row.get("seconds") or 0 for row in found)
-    time = f" in {seconds / 60:.0f} minutes of computing" if seconds >= 60 else ""
+    time = f" in {seconds / 60:.0f} minutes of computing" if seconds >= 90 else ""
     told = f"{path.name}: {len(found)} runs{time}, on {_list(machines)}, with {_list(versions)}"
     return f"{told}, at commit {_list(commits)}."
 
@@ -124,4 +124,5 @@ def _gpu(machine: dict[str, Any]) -> str:
 
 
 def _list(parts: Iterable[str]) -> str:
-    return " and ".join(sorted(parts))
+    *others, last = sorted(parts)
+    return f"{', '.join(others)} and {last}" if others else last
