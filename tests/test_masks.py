@@ -56,10 +56,11 @@ def test_of_equal_scores_the_earlier_coordinates():
     assert mask.indices("b").tolist() == [0, 1]
 
 
-@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5), st.sampled_from(["global", "layer"]))
-def test_incremental_masks_are_nested_and_the_best_of_those(shares, scope):
-    """Kills: a mask made anew from other weights; one that is filled up, or cut, by place; quotas counted as a sum."""
-    pruning, before = Pruning(score="magnitude", scope=scope, strategy="incremental"), None
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5), st.sampled_from(["global", "layer"]), st.booleans())
+def test_incremental_masks_are_nested_and_the_best_of_those(shares, scope, largest):
+    """Kills: a mask made anew from other weights; one that is filled up, or cut, by place; quotas counted as a sum;
+    what was left ranked above negative ranks."""
+    pruning, before = Pruning(score="magnitude", largest=largest, scope=scope, strategy="incremental"), None
     groups = [list(SIZES)] if scope == "global" else [[name] for name in SIZES]
     for stage, keep in enumerate(shares):
         m = model(stage)
@@ -67,6 +68,7 @@ def test_incremental_masks_are_nested_and_the_best_of_those(shares, scope):
         for group in groups:
             sizes = {name: SIZES[name] for name in group}
             values = np.concatenate([m.params[name].abs().flatten().numpy() for name in group])
+            values = values if largest else -values
             mine = kept(mask, sizes)
             assert mine.sum() == math.ceil(keep * len(values))
             if before is None:
