@@ -69,7 +69,7 @@ SETTINGS = {
         batch_size=64,
         zo_eps=1e-3,
         epsilons=(2.0, 4.0, 8.0),
-        seeds=(42, 13, 21),
+        seeds=(42, 13, 21, 87, 100, 7),
     ),
     # Source: the authors' code (Liu et al. 2024): T = 6,000, B = 64; lambda as in MeZO, for theirs (1e-6) rounds away.
     "paper": Setting(
