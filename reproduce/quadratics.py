@@ -2,12 +2,12 @@
 
 A cell is a method, a rank and a dimension. It runs a grid, the paper's or a part of it, and then what of the paper's
 lies beside a winner, until each winner is better than its neighbours along each axis: none lies on an edge but where
-the paper's grid ends.
+the paper's grid ends. At size "full" it then settles the rest of the paper's grid: a combination is given up only when
+its mean over seeds is proved to be above the winner's, by the seeds that it has run and a lower bound on the others.
 """
 
-import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from dpzo.theory.noise import exact_constant, lemma_constant
 from reproduce.results import Results
 from reproduce.workers import Advance, finished
 from synthetic.problems import RANKS, Problem
-from synthetic.sweep import METHODS, Combination, grid, run, with_noise
+from synthetic.sweep import METHODS, Cells, Combination, grid, nearest, run, with_noise
 
 MEASURES = ("train_gradient", "test_gradient", "train_loss", "test_loss")
+BESIDE = "the neighbours of winners along each axis"
+ALL = f"{BESIDE}, and all others that are not proved to lose"
+Told = dict[Combination, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ class Size:
     epsilon: float = 2.0
     delta: float = 1e-6
     methods: tuple[str, ...] = METHODS
+    first_order_then: str = BESIDE
 
 
 # The zeroth-order methods run the whole of the paper's grid. A run of DP-GD reads every record at every step, so its
-# search begins here, with what won when `--size full --seeds 0 --dimensions 20,200` ran its whole grid, and around it.
+# search begins here, where it ends for most dimensions; size "full" shows that nothing else in the grid is better.
 FIRST_ORDER = Grid((0.1, 0.3, 1.0), (0.1, 0.3, 1.0, 3.0), (80, 160, 320, 640))
 SIZES = {
     "laptop": Size(
@@ -78,9 +82,9 @@ SIZES = {
         (0, 1, 2),
         {"DPZero": PAPER, "DPGD-0th": PAPER, "DP-GD": FIRST_ORDER},
     ),
-    "full": Size(10_000, (20, 50, 100, 200, 500, 1000, 2000), (0, 1, 2), dict.fromkeys(METHODS, PAPER)),
     "tiny": Size(500, (10, 20), (0, 1), dict.fromkeys(METHODS, Grid((0.01, 0.1, 0.3), (0.3, 3.0, 30.0), (20, 80)))),
 }
+SIZES["full"] = replace(SIZES["laptop"], first_order_then=ALL)
 
 
 def cells(size: Size, noise: str) -> list[dict[str, Any]]:
@@ -97,7 +101,7 @@ def cells(size: Size, noise: str) -> list[dict[str, Any]]:
             "noise": noise,
             "seeds": list(size.seeds),
             "grid": {name: list(values) for name, values in asdict(size.grids[method]).items()},
-            "then": "the neighbours of winners along each axis",
+            "then": size.first_order_then if method == "DP-GD" else BESIDE,
         }
         for d in sorted(size.dimensions, reverse=True)
         for rank in RANKS
@@ -108,32 +112,72 @@ def cells(size: Size, noise: str) -> list[dict[str, Any]]:
 def measure(cell: dict[str, Any], advance: Advance) -> dict[str, Any]:
     """Run step sizes, thresholds and lengths for every seed; tell the combination that is best on average over seeds.
 
-    First the cell's grid, then the neighbours in the paper's grid of each winner, until they have all been run. A test
-    measure is told of the runs that are best on the training set, never of those best on the test set.
+    First the cell's grid, then the neighbours in the paper's grid of each winner, until they have all been run, and then
+    the others, if the cell says so. A test measure is told of the runs that are best on the training set, never of
+    those best on the test set.
     """
     began = time.perf_counter()
     k = (lemma_constant if cell["noise"] == "lemma" else exact_constant)(cell["epsilon"], cell["delta"])
     problems = [Problem(cell["n"], cell["d"], cell["rank"], seed) for seed in cell["seeds"]]
-    told: dict[Combination, dict[str, list[float]]] = {}
+
+    def noisy(combinations: Iterable[Combination]) -> Cells:
+        return with_noise(combinations, cell["n"], cell["epsilon"], k)
+
+    told: Told = {}
     ask: Iterable[Combination] = grid(*cell["grid"].values())
     while ask:
-        runs = with_noise(ask, cell["n"], cell["epsilon"], k)
+        runs = noisy(ask)
         if told:
             advance(0, int(runs.steps.max()) * len(problems))
         for problem in problems:
-            outcome = run(problem, cell["method"], runs, problem.seed, advance)
-            for row in range(len(runs)):
-                mine = told.setdefault(runs[row], {name: [] for name in MEASURES})
-                for name in MEASURES:
-                    mine[name].append(float(getattr(outcome, name)[row]))
-        winners = [winner(told, name) for name in MEASURES]
-        ask = set(itertools.chain.from_iterable(map(PAPER.around, winners))) - told.keys()
+            _tell(told, runs, problem, cell["method"], advance)
+        ask = {near for name in MEASURES for near in PAPER.around(winner(told, name))} - told.keys()
+    beside = len(told)
+    if cell["then"] == ALL:
+        told |= _settled(told, problems, noisy, advance)
+    winners = [winner(told, name) for name in MEASURES]
     return {
-        "cells": len(told),
+        "cells": len(PAPER.combinations()) if cell["then"] == ALL else beside,
+        "run_on_all_seeds": len(told),
         "least": [problem.train.least for problem in problems],
         **{name: {"values": told[won][name], **won._asdict()} for name, won in zip(MEASURES, winners, strict=True)},
         "seconds": time.perf_counter() - began,
     }
+
+
+def _tell(told: Told, runs: Cells, problem: Problem, method: str, advance: Advance) -> None:
+    outcome = run(problem, method, runs, problem.seed, advance)
+    for row in range(len(runs)):
+        mine = told.setdefault(runs[row], {name: [] for name in MEASURES})
+        for name in MEASURES:
+            mine[name].append(float(getattr(outcome, name)[row]))
+
+
+def _settled(
+    told: Told, problems: list[Problem], noisy: Callable[[Iterable[Combination]], Cells], advance: Advance
+) -> Told:
+    """DP-GD's other combinations of the paper's grid, but those that lose on both training measures for certain.
+
+    A combination's mean over seeds is at least what it has run and, for seeds to come, ``nearest`` allow. Seed by seed,
+    those whose least possible mean is not below the winner's are given up; what is left at the end has run every seed.
+    """
+    others, more = noisy(set(PAPER.combinations()) - told.keys()), Told()
+    measures = ("train_gradient", "train_loss")
+    to_beat = np.array([sum(told[winner(told, name)][name]) for name in measures])
+    bounds = np.array([nearest(problem, others, problem.seed) for problem in problems])  # (seeds, measures, R)
+    least = {others[row]: bounds[:, :, row] for row in range(len(others))}
+    for done, problem in enumerate(problems):
+        left = [one for one, bound in least.items() if (bound.sum(0) < to_beat).any()]
+        if not left:
+            return {}
+        more = {one: more.get(one, {name: [] for name in MEASURES}) for one in left}
+        runs = noisy(left)
+        advance(0, int(runs.steps.max()))
+        _tell(more, runs, problem, "DP-GD", advance)
+        least = {one: least[one] for one in left}
+        for one in left:
+            least[one][done] = [more[one][name][-1] for name in measures]
+    return more
 
 
 def winner(told: dict[Combination, dict[str, list[float]]], measure: str) -> Combination:

@@ -5,14 +5,15 @@ What makes it quick, without changing what is computed:
 - along u the derivative of record i at x is u' A x - u' A x_i, so the clipped mean over the records is a piecewise
   linear function of u' A x: one sort of the u' A x_i serves every run;
 - a run of T steps and one of 2T share nothing but the draws, because the noise depends on T;
-- DP-GD, which needs every record's gradient norm at every step, reads the records once a step, in blocks.
+- DP-GD, which needs every record's gradient norm at every step, reads the records once a step, in blocks, and only for
+  those runs in which the threshold is near enough to bite.
 
 The draws are those of ``dpzo.run`` with ``Streams.not_private(seed, seed)`` and sphere directions: NOT PRIVATE, as a
 simulation should be. A test runs the two side by side.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,15 +145,42 @@ def _zeroth_order(
 def _gradient(
     problem: Problem, method: str, cells: Cells, seed: int, x: Array, advance: Callable[[int], object]
 ) -> None:
-    a = problem.a
+    a, mean = problem.a, problem.train.mean
     own = np.square(a * problem.records).sum(1)
+    farthest = max(float(np.linalg.norm(a * (block - mean), axis=1).max()) for block in _blocks(problem.records))
     noise = Streams.not_private(seed, seed).noise
     α, C = cells.alpha[:, None].astype(np.float32), cells.clip[:, None].astype(np.float32)
     for t in range(int(cells.steps.max())):
         active = int(np.searchsorted(-cells.steps, -t))
-        x[:active] -= α[:active] * _clipped_mean(problem, own, x[:active], C[:active])
+        moved = a * (x[:active] - mean)  # the mean gradient, and the clipped one where no record's can exceed C
+        bitten = np.linalg.norm(moved, axis=1) + farthest >= cells.clip[:active]
+        if bitten.any():
+            moved[bitten] = _clipped_mean(problem, own, x[:active][bitten], C[:active][bitten])
+        x[:active] -= α[:active] * moved
         _add(x[:active], -cells.alpha[:active] * cells.sigma[:active], noise.at(t).normal(problem.d))
         advance(1)
+
+
+def nearest(problem: Problem, cells: Cells, seed: int) -> tuple[Floats, Floats]:
+    """Lower bounds on DP-GD's training gradient norm and loss at its last iterate, (R,) each, without a run.
+
+    x_T = - alpha (the sum of T clipped means + sigma Z) with Z the sum of the run's own noise, and a clipped mean is no
+    longer than C: x_T lies within alpha C T of - alpha sigma Z. What ||A|| = 1 makes of that distance, in the norms of
+    the gradient and of the loss, is taken from where - alpha sigma Z is. A thousandth is left for float32.
+    """
+    noise, a, mean = Streams.not_private(seed, seed).noise, problem.a, problem.train.mean
+    total, totals = np.zeros(problem.d), {}
+    lengths = {int(steps) for steps in cells.steps}
+    for t in range(max(lengths)):
+        total += noise.at(t).normal(problem.d)
+        if t + 1 in lengths:
+            totals[t + 1] = total.copy()
+    away = np.stack([mean + α * σ * totals[T] for α, σ, T in zip(cells.alpha, cells.sigma, cells.steps, strict=True)])
+    reach = cells.alpha * cells.clip * cells.steps
+    gradient, root = (
+        np.maximum(0.999 * np.linalg.norm(scale * away, axis=1) - 1.001 * reach, 0) for scale in (a, np.sqrt(a))
+    )
+    return gradient, problem.train.least + root**2 / 2
 
 
 def _clipped_mean(problem: Problem, own: Array, x: Array, C: Array) -> Array:
@@ -163,10 +191,14 @@ def _clipped_mean(problem: Problem, own: Array, x: Array, C: Array) -> Array:
     weights, sums = torch.zeros_like(squares), torch.zeros(x.shape)
     for block, own_norms in zip(records.split(_RECORDS), norms.split(_RECORDS), strict=True):
         weight = torch.addmm(own_norms, twice, block.T).add_(squares).clamp_(min=1e-12)
-        weight = torch.minimum(clip / weight.sqrt_(), torch.ones(()))
+        weight = weight.rsqrt_().mul_(clip).clamp_(max=1.0)
         weights += weight.sum(1, keepdim=True)
         sums.addmm_(weight, block)
     return np.asarray(a * (weights.numpy() * x - sums.numpy()) / problem.n)
+
+
+def _blocks(records: Array) -> Iterator[Array]:
+    return (records[start : start + _RECORDS] for start in range(0, len(records), _RECORDS))
 
 
 def _add(x: Array, coefficients: Floats, u: npt.NDArray[np.floating]) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from dpzo import Refusal
 from reproduce import quadratics
-from reproduce.quadratics import PAPER, Grid, Size, cells, gather, measure, winner
+from reproduce.quadratics import ALL, PAPER, Grid, Size, cells, gather, measure, winner
 from reproduce.table1 import against, pl_rate
 from synthetic.sweep import Combination, Outcome
 
@@ -50,6 +51,20 @@ def test_the_search_walks_to_the_bottom_and_runs_its_neighbours(best, monkeypatc
     assert told["test_gradient"]["values"] == [9.0, 9.0]
     assert told["cells"] > len(PAPER.around(Combination(*best)))
     assert sum(more) > 0
+
+
+@pytest.mark.parametrize("rank", ["d", "log(d)"])
+def test_a_combination_is_given_up_only_if_it_loses(rank):
+    """DP-GD's whole grid from a start that is far off. Kills: a bound that is too high, a seed that counts twice."""
+    whole = {name: list(values) for name, values in asdict(PAPER).items()}
+    cell = next(c for c in cells(SMALL, "lemma") if c["method"] == "DP-GD" and c["d"] == 4 and c["rank"] == rank)
+    everything = measure(cell | {"grid": whole}, lambda *_: None)
+    started = {"alphas": [1e-5], "clips": [300.0], "lengths": [10]}
+    proved = measure(cell | {"grid": started, "then": ALL}, lambda *_: None)
+    assert proved["cells"] == everything["cells"] == 880
+    assert proved["run_on_all_seeds"] < 440
+    for name in quadratics.MEASURES:
+        assert proved[name] == {**everything[name], "values": pytest.approx(everything[name]["values"], rel=1e-4)}
 
 
 def test_a_test_measure_is_told_of_what_is_best_in_training():

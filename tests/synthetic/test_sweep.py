@@ -65,6 +65,18 @@ def test_gradient_descent_is_the_plain_loop(monkeypatch):
         assert got.train_gradient[row] == pytest.approx(np.linalg.norm(a * (x - records.mean(0))), rel=1e-3)
 
 
+@given(st.integers(0, 100), st.sampled_from(list(RANKS)))
+def test_no_run_comes_nearer_than_its_bound(seed, rank):
+    """Kills: a sum of noise that lacks a step, a reach without its step size or threshold."""
+    problem = Problem(N, D, rank, seed=seed)
+    cells = with_noise(grid((1e-3, 0.02, 0.2), (0.3, 3.0, 50.0), (1, 9)), N, epsilon=20.0, k=exact_constant(20.0, 1e-5))
+    got, (gradient, loss) = sweep.run(problem, "DP-GD", cells, seed), sweep.nearest(problem, cells, seed)
+    assert (gradient <= got.train_gradient).all()
+    assert (loss <= got.train_loss).all()
+    short = cells.alpha * cells.clip * cells.steps < 0.01
+    assert (gradient[short] > 0.98 * got.train_gradient[short]).all()
+
+
 @given(st.integers(0, 100), st.floats(0.01, 1.0), st.floats(0.1, 100.0))
 def test_a_cell_does_not_know_the_others(seed, alpha, clip):
     one = Cells(np.array([alpha]), np.array([clip]), np.array([9]), np.array([0.1]))
