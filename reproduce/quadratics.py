@@ -112,9 +112,9 @@ def cells(size: Size, noise: str) -> list[dict[str, Any]]:
 def measure(cell: dict[str, Any], advance: Advance) -> dict[str, Any]:
     """Run step sizes, thresholds and lengths for every seed; tell the combination that is best on average over seeds.
 
-    First the cell's grid, then the neighbours in the paper's grid of each winner, until they have all been run, and then
-    the others, if the cell says so. A test measure is told of the runs that are best on the training set, never of
-    those best on the test set.
+    First the cell's grid, then the neighbours in the paper's grid of each winner, until they have all been run; then,
+    if the cell says so, the others. A test measure is told of what is best on the training set, never of what is best on
+    the test set.
     """
     began = time.perf_counter()
     k = (lemma_constant if cell["noise"] == "lemma" else exact_constant)(cell["epsilon"], cell["delta"])
