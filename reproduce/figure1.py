@@ -14,7 +14,7 @@ import typer
 
 from dpzo import Refusal
 from reproduce.quadratics import PAPER, SIZES, chosen, gather, interval
-from synthetic import style
+from synthetic import report, style
 from synthetic.problems import RANKS
 from synthetic.sweep import METHODS
 
@@ -57,10 +57,30 @@ def show(
     except KeyboardInterrupt:
         print(f"\nStopped. Finished runs are in {out}; the same command goes on from there.", file=sys.stderr)
         raise typer.Exit(130) from None
-    (out / f"{name}.md").write_text(table(rows, measure))
+    text = f"{about(rows, title)}\n{table(rows, measure)}"
+    report.write(out / f"{name}.md", text, ", ".join(map(str, rows[0]["seeds"])))
     draw(rows, measure, title, str(out / f"{name}.png"))
-    print(table(rows, measure))
+    print(text)
     print(f"Written: {out}/{name}.md, {name}.png; every run with its provenance in quadratics.jsonl.", file=sys.stderr)
+
+
+def about(rows: list[dict[str, Any]], title: str) -> str:
+    """What the numbers are, and how much of the paper's grid stands behind each method's."""
+    one, of_all = rows[0], len(PAPER.combinations())
+    noise = {"lemma": "by Lemma 2.2", "exact": "by exact accounting"}[one["noise"]]
+    lines = [
+        f"Quadratics, n = {one['n']:,}, epsilon = {one['epsilon']:g} at delta = {one['delta']:g}, replace-one "
+        f"neighbours; noise {noise}. Each number is the {title} at the last iterate, mean ± half of the 95 % interval over "
+        f"{len(one['seeds'])} seeds, for the step size, C and T that are best on the training set.\n"
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row["outcome"] for row in rows if row["method"] == method]
+        least, most = min(o["cells"] for o in mine), max(o["cells"] for o in mine)
+        settled = f"all {of_all}" if least == of_all else f"{least} to {most} of the {of_all}"
+        proved = sum(o["cells"] - o.get("run_on_all_seeds", o["cells"]) for o in mine) // len(mine)
+        given_up = f" ({proved} of them, on average, are given up by proof that they lose)" if proved else ""
+        lines.append(f"- {method}: best of {settled} combinations of the paper's grid{given_up}.\n")
+    return "".join([lines[0], "\n", *lines[1:]])
 
 
 def table(rows: list[dict[str, Any]], measure: str) -> str:
@@ -93,21 +113,23 @@ def draw(rows: list[dict[str, Any]], measure: str, title: str, path: str) -> Non
     for column, rank in enumerate(RANKS):
         for line, split in enumerate(("train", "test")):
             on = grid[line, column]
+            ends = []
             for method in (name for name in METHODS if name in {row["method"] for row in rows}):
                 mine = sorted((r for r in rows if r["rank"] == rank and r["method"] == method), key=lambda r: r["d"])
                 told = [interval(r["outcome"][f"{split}_{measure}"]["values"]) for r in mine]
                 d, mean, half = [r["d"] for r in mine], [m for m, _ in told], [h for _, h in told]
+                ends.append((d[-1], mean[-1], method, style.COLOURS[method]))
                 on.errorbar(
                     d, mean, half, color=style.COLOURS[method], marker=style.MARKS[method],
-                    linestyle=style.LINES[method], label=method, capsize=2, markersize=4, linewidth=1.2,
+                    linestyle=style.LINES[method], capsize=2, markersize=4, linewidth=1.2,
                 )  # fmt: skip
             on.set(xscale="log", yscale="log")
+            style.label_ends(on, ends)
             on.set_title(f"{split}, effective rank {rank}", fontsize=9)
             if line:
                 on.set_xlabel("dimension d", fontsize=9)
             if not column:
                 on.set_ylabel(title, fontsize=9)
-    style.legend(figure, grid[0, 0])
     style.save(figure, path)
 
 

@@ -32,6 +32,7 @@ from dpzo import Refusal
 from dpzo.theory.rates import Problem, dp_gd, pl_dpzero, theorem_2, theorem_3
 from dpzo.theory.spectra import power_law
 from reproduce.quadratics import SIZES, chosen, gather, interval
+from synthetic import report
 from synthetic.problems import RANKS
 from synthetic.sweep import METHODS
 
@@ -55,7 +56,7 @@ def main(
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None
     text = f"{table(rows)}\n{under_pl(rows)}"
-    (out / "table1.md").write_text(text)
+    report.write(out / "table1.md", text, ", ".join(map(str, rows[0]["seeds"])))
     print(text)
     print(f"Written: {out}/table1.md", file=sys.stderr)
 

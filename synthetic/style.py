@@ -24,9 +24,21 @@ def axes(rows: int = 1, columns: int = 1, *, width: float = 3.4, height: float =
     return figure, grid
 
 
-def label(on: Any, x: float, y: float, text: str, colour: str) -> None:
-    """Write ``text`` to the right of a line's last point."""
-    on.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, fontsize=8, va="center")
+def label_ends(on: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Write the text of each (x, y, text, colour) to the right of its line's last point, but no two upon each other.
+
+    Call it when the limits of ``on`` are set.
+    """
+    height = on.get_window_extent().height / on.figure.dpi * 72
+    least = 10 / height  # as a share of the axes: a line of text
+    on.set_ylim(on.get_ylim())
+    at = [on.transAxes.inverted().transform(on.transData.transform((x, y)))[1] for x, y, _, _ in ends]
+    places: dict[int, float] = {}
+    for one in sorted(range(len(ends)), key=lambda k: at[k]):
+        places[one] = max(at[one], max(places.values(), default=-1.0) + least)
+    for one, (x, _, text, colour) in enumerate(ends):
+        where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
+        on.annotate(text, (x, places[one]), xytext=(6, 0), color=colour, fontsize=8, va="center", **where)
 
 
 def legend(figure: Any, on: Any) -> None:
