@@ -70,8 +70,8 @@ def about(rows: list[dict[str, Any]], title: str) -> str:
     noise = {"lemma": "by Lemma 2.2", "exact": "by exact accounting"}[one["noise"]]
     lines = [
         f"Quadratics, n = {one['n']:,}, epsilon = {one['epsilon']:g} at delta = {one['delta']:g}, replace-one "
-        f"neighbours; noise {noise}. Each number is the {title} at the last iterate, mean ± half of the 95 % interval over "
-        f"{len(one['seeds'])} seeds, for the step size, C and T that are best on the training set.\n"
+        f"neighbours; noise {noise}. Each number is the {title} at the last iterate, mean ± half of the 95 % interval "
+        f"over {len(one['seeds'])} seeds, for the step size, C and T that are best on the training set.\n"
     ]
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row["outcome"] for row in rows if row["method"] == method]
