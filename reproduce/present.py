@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from reproduce.engine import RELATION, Cell
 from reproduce.recipes import Recipe
 from reproduce.results import Results
+from synthetic import style
 
 Paper = Callable[[str, str], str | None]
 
@@ -95,34 +96,34 @@ def table_csv(entries: Sequence[Entry], paper: Paper) -> str:
 
 def picture(entries: Sequence[Entry], titles: dict[str, str], model: str, path: str) -> None:
     """A bar chart: a group for each task, a bar for each row, whiskers for the interval."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     shown = [e for e in entries if e.runs]
     tasks, rows = list(dict.fromkeys(e.task for e in shown)), list(dict.fromkeys(e.row for e in shown))
-    colours = dict(zip(rows, ["#b8bec9", "#8e97a8", "#e0a33a", "#2f6f9f", "#174a70"], strict=False))
-    figure, axes = plt.subplots(figsize=(2.2 + 1.1 * len(shown), 4.2), layout="constrained")
-    width = 0.8 / max(1, len(rows))
+    colours = dict(zip(rows, ["#c9cdd4", "#9aa1ad", "#c46a1b", "#4f8ab5", style.COLOURS["DPZero"]], strict=False))
+    figure, grid = style.axes(width=1.8 + 1.0 * len(shown), height=3.6)
+    axes, width = grid[0, 0], 0.8 / max(1, len(rows))
+    places = []
     for e in shown:
         at = tasks.index(e.task) + (rows.index(e.row) - (len(rows) - 1) / 2) * width
+        places.append(at)
         mean, half = e.accuracies.mean(), e.half or 0.0
         first = e.task == tasks[0]
         axes.bar(at, mean, 0.92 * width, color=colours.get(e.row), label=e.row if first else None, zorder=2)
         if half:
             axes.errorbar(at, mean, half, color="#222", capsize=3, linewidth=1.2, zorder=3)
-        axes.text(at, mean + half + 0.5, f"{mean:.1f}", ha="center", va="bottom", fontsize=9)
-    low = min(e.accuracies.mean() for e in shown)
-    axes.set_ylim(max(0.0, 10 * np.floor(low / 10) - 10), 100)
-    axes.set_xticks(range(len(tasks)), [titles[task] for task in tasks])
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title(f"{model}: mean and 95 % interval over seeds", fontsize=11)
-    axes.grid(axis="y", color="#ddd", linewidth=0.6, zorder=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=3)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+        axes.text(at, mean + half + 0.4, f"{mean:.1f}", ha="center", va="bottom", fontsize=9)
+    tops = [e.accuracies.mean() + (e.half or 0.0) for e in shown]
+    low = max(0.0, 10 * np.floor(min(e.accuracies.mean() for e in shown) / 10) - 10)
+    axes.set_ylim(low, min(100.0, max(tops) + 5))
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel(f"test accuracy, %, from {low:g}", fontsize=9)
+    if len(tasks) == 1:
+        axes.set_xticks(places, [e.row.replace(", ", ",\n") for e in shown])
+        axes.set_title(f"{model} on {titles[tasks[0]]}: mean and 95 % interval over seeds", fontsize=9)
+    else:
+        axes.set_xticks(range(len(tasks)), [titles[task] for task in tasks])
+        axes.set_title(f"{model}: mean and 95 % interval over seeds", fontsize=9)
+        style.legend(figure, axes)
+    style.save(figure, path)
 
 
 def notes(made: Sequence[Entry], chosen: Recipe) -> str:
