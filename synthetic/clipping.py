@@ -175,17 +175,18 @@ def draw(on: Setting, found: Floats, marks: list[int], path: str) -> None:
     figure, grid = style.axes(width=5.6, height=3.8)
     panel, colours = grid[0, 0], mpl.colormaps["viridis"](np.linspace(0, 0.9, len(RATIOS)))
     half = 1.96 * found.std(0, ddof=1) / math.sqrt(len(found))
+    ends = []
     for number, ratio in enumerate(RATIOS):
-        panel.plot(on.bent(ratio), color=colours[number], linewidth=1)
-        panel.errorbar(
-            marks, found[:, number].mean(0), half[number], fmt="o", markersize=3.5, capsize=2, linewidth=1,
-            color=colours[number], label=f"C = {ratio:g} s",
-        )  # fmt: skip
-    panel.plot(on.exact(), color="black", linestyle="--", linewidth=1, label="no clip: exact law")
+        line, mean = on.bent(ratio), found[:, number].mean(0)
+        panel.plot(line, color=colours[number], linewidth=1)
+        look = {"fmt": "o", "markersize": 3.5, "capsize": 2, "linewidth": 1, "color": colours[number]}
+        panel.errorbar(marks, mean, half[number], **look)
+        ends.append((marks[-1], mean[-1], f"C = {ratio:g} s", colours[number]))
+    panel.plot(on.exact(), color="black", linestyle="--", linewidth=1)
+    ends.append((marks[-1], on.exact()[-1], "no clip: exact law", "black"))
     panel.set(yscale="log", xlabel="step", ylabel="expected loss above its minimum")
-    panel.set_title("lines: the law with the gain of each step", fontsize=9)
-    handles, names = panel.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+    panel.set_title("marks: runs; lines: the law with the gain of each step")
+    style.label_ends(panel, ends)
     style.save(figure, path)
 
 

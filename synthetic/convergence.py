@@ -151,22 +151,32 @@ def save(found: dict[str, Measured], path: Path) -> None:
 
 
 def draw(case: Case, found: dict[str, Measured], path: str) -> None:
-    """Marks with 95 % intervals for the runs, lines for theory."""
+    """Marks with 95 % intervals for the mean of the runs, lines for theory."""
     figure, grid = style.axes(width=5.6, height=3.8)
     on = grid[0, 0]
+    ends = []
     for method, (heights, _, line, _) in found.items():
         colour, last = style.COLOURS[method], heights.shape[1] - 1
         at = np.unique(np.linspace(0, last, 40).astype(int))
-        half = 1.96 * heights.std(0, ddof=1) / np.sqrt(len(heights))
+        mean, (low, high) = heights.mean(0), interval_of_mean(heights[:, at])
         look = {"color": colour, "fmt": style.MARKS[method], "markersize": 3.5, "capsize": 2, "linewidth": 1}
-        on.errorbar(at, heights.mean(0)[at], half[at], label=method, **look)
+        on.errorbar(at, mean[at], [mean[at] - low, high - mean[at]], **look)
+        ends.append((last, mean[last], method, colour))
         if line is not None:
-            on.plot(line[1], color=colour, linestyle=style.LINES[method], linewidth=1.2, label=f"{method}: {line[0]}")
+            name, values = line
+            on.plot(values, color=colour, linestyle=style.LINES[method], linewidth=1.2)
+            ends.append((last, values[-1], f"{method}, {name}", colour))
     on.set(yscale="log", xlabel="step", ylabel=case.drawn)
-    on.set_title(f"{case.title}: mean of {len(heights)} runs, 95 % intervals", fontsize=8)
-    handles, names = on.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    on.set_title(f"{case.title}: mean of {len(heights)} runs with 95 % intervals")
+    style.label_ends(on, ends)
     style.save(figure, path)
+
+
+def interval_of_mean(heights: Floats) -> tuple[Floats, Floats]:
+    """(low, high), (T,) each: the 95 % interval of the mean of (runs, T) by the bootstrap; positive as the runs are."""
+    again = np.random.default_rng(0).integers(len(heights), size=(2000, len(heights)))
+    low, high = np.quantile(heights[again].mean(1), (0.025, 0.975), axis=0)
+    return low, high
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ def axes(rows: int = 1, columns: int = 1, *, width: float = 3.4, height: float =
         one.grid(color="#e4e4e4", linewidth=0.6)
         one.set_axisbelow(True)
         one.tick_params(labelsize=8, which="both")
+        for text in (one.xaxis.label, one.yaxis.label, one.title):
+            text.set_fontsize(9)
     return figure, grid
 
 
