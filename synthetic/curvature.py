@@ -61,23 +61,38 @@ def curvature(
     return Curvature(norm, float(np.mean(traces)), error)
 
 
+def exact_curvature(
+    product: Callable[[Tensor], Tensor], d: int, *, advance: Callable[[int], object] = lambda steps: None
+) -> Curvature:
+    """The curvature of the symmetric ``product`` v -> H v on R^d by all its d columns, for a small d."""
+    columns = []
+    for unit in torch.eye(d):
+        columns.append(product(unit))
+        advance(1)
+    H = torch.stack(columns).double().numpy()
+    sizes = np.abs(np.linalg.eigvalsh((H + H.T) / 2))
+    return Curvature(float(sizes.max()), float(sizes.sum()), 0.0)
+
+
 def lanczos(
     product: Callable[[Tensor], Tensor], v: Tensor, steps: int, advance: Callable[[int], object] = lambda steps: None
 ) -> tuple[Floats, Floats]:
     """Nodes and weights of v' f(H) v, by ``steps`` steps with full reorthogonalisation."""
     length = float(v.double().norm())
-    basis, diagonal, below = [v / length], [], []
-    for _ in range(steps):
-        w = product(basis[-1])
-        diagonal.append(float(w.double() @ basis[-1].double()))
+    basis, diagonal, below = torch.empty(steps, len(v)), [], []
+    basis[0] = v / length
+    for step in range(steps):
+        w = product(basis[step])
+        diagonal.append(float(w.double() @ basis[step].double()))
+        known = basis[: step + 1]
         for _ in range(2):  # once is not enough in float32
-            for q in basis:
-                w = w - (w @ q) * q
+            w = torch.addmv(w, known.T, known @ w, alpha=-1)
         advance(1)
         size = float(w.double().norm())
         below.append(size)
         if size <= 1e-6 * max(*map(abs, diagonal), *below[:-1], 0.0):
             break
-        basis.append(w / size)
+        if step + 1 < steps:
+            basis[step + 1] = w / size
     nodes, vectors = eigh_tridiagonal(np.array(diagonal), np.array(below[: len(diagonal) - 1]))
     return nodes, length**2 * np.square(vectors[0])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpzo import Refusal
-from synthetic.curvature import curvature, lanczos
+from synthetic.curvature import curvature, exact_curvature, lanczos
 
 
 def symmetric(eigenvalues, seed=0):
@@ -42,6 +42,14 @@ def test_a_diagonal_matrix_needs_no_luck():
     found = curvature(lambda x: a * x, 50, probes=2, steps=50)
     assert found.trace == pytest.approx(float(a.sum()), rel=1e-4)
     assert found.error < 1e-4
+
+
+def test_column_by_column_it_is_exact():
+    """Kills: the trace of H for that of |H|, the largest eigenvalue for the norm."""
+    found = exact_curvature(lambda x: symmetric([-3.0, 0.5, 2.0, 0.0]) @ x, 4)
+    assert found.norm == pytest.approx(3, rel=1e-5)
+    assert found.trace == pytest.approx(5.5, rel=1e-5)
+    assert found.error == 0
 
 
 def test_refusals():
