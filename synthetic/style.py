@@ -1,5 +1,6 @@
 """One style for every plot: readable in print and in grey, direct labels, theory as lines and measurement as marks."""
 
+from statistics import fmean
 from typing import Any
 
 COLOURS = {"DPZero": "#174a70", "DPGD-0th": "#c46a1b", "DP-GD": "#5d7f3f"}
@@ -15,14 +16,13 @@ def axes(rows: int = 1, columns: int = 1, *, width: float = 3.4, height: float =
     import matplotlib.pyplot as plt
 
     size = (width * columns, height * rows)
+    plt.rcParams.update({"axes.titlesize": 9, "axes.labelsize": 9})
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **shared)
     for one in grid.flat:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(color="#e4e4e4", linewidth=0.6)
         one.set_axisbelow(True)
         one.tick_params(labelsize=8, which="both")
-        for text in (one.xaxis.label, one.yaxis.label, one.title):
-            text.set_fontsize(9)
     return figure, grid
 
 
@@ -31,16 +31,29 @@ def label_ends(on: Any, ends: list[tuple[float, float, str, str]]) -> None:
 
     Call it when the limits of ``on`` are set.
     """
-    height = on.get_window_extent().height / on.figure.dpi * 72
-    least = 10 / height  # as a share of the axes: a line of text
     on.set_ylim(on.get_ylim())
-    at = [on.transAxes.inverted().transform(on.transData.transform((x, y)))[1] for x, y, _, _ in ends]
-    places: dict[int, float] = {}
-    for one in sorted(range(len(ends)), key=lambda k: at[k]):
-        places[one] = max(at[one], max(places.values(), default=-1.0) + least)
-    for one, (x, _, text, colour) in enumerate(ends):
+    height = on.get_window_extent().height / on.figure.dpi * 72
+    at = [float(on.transAxes.inverted().transform(on.transData.transform((x, y)))[1]) for x, y, _, _ in ends]
+    for (x, _, text, colour), place in zip(ends, apart(at, 10 / height), strict=True):  # a line of text is 10 points
         where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
-        on.annotate(text, (x, places[one]), xytext=(6, 0), color=colour, fontsize=8, va="center", **where)
+        on.annotate(text, (x, place), xytext=(6, 0), color=colour, fontsize=8, va="center", **where)
+
+
+def apart(places: list[float], least: float) -> list[float]:
+    """``places`` moved as little as can be (in squares) so that neighbours are ``least`` apart, in the same order.
+
+    >>> [round(place, 2) for place in apart([0.5, 0.9, 0.52, 0.51], 0.1)]
+    [0.41, 0.9, 0.61, 0.51]
+    """
+    order = sorted(range(len(places)), key=lambda k: places[k])
+    blocks: list[list[float]] = []  # of places less what the order alone asks for: equal within a block
+    for rank, one in enumerate(order):
+        blocks.append([places[one] - rank * least])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = [fmean(block) for block in blocks for _ in block]
+    moved = {one: level[rank] + rank * least for rank, one in enumerate(order)}
+    return [moved[k] for k in range(len(places))]
 
 
 def legend(figure: Any, on: Any) -> None:
