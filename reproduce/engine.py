@@ -23,6 +23,8 @@ from dpzo.models.rescaled import Rescaled
 from dpzo.plan import sampler_of
 from dpzo.report import statement, write
 from dpzo.tasks import Example, Split, Task, k_shot, subsample
+from reproduce.last_prefix import prefixed
+from reproduce.prefix import Prefix
 from reproduce.public_text import SENTENCES
 from reproduce.recipes import Recipe
 from reproduce.results import key, peak_memory_mib
@@ -72,7 +74,7 @@ def cells(
 
 
 class Bench:
-    """One task on one model: encodes what a seed asks for, and runs cells on it."""
+    """One task on one model: encodes what a seed asks for, and runs cells on it. A ``prefix`` is trained if given."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Bench:
         read: Callable[[Split], Sequence[Example]],
         device: str,
         out: Path | None = None,
+        prefix: Prefix | None = None,
     ) -> None:
         self.loaded, self.task, self.device, self.out = loaded, task, device, out
         prompt = task.masked if loaded.masked else task.causal_prompt(recipe.prompt)
@@ -89,7 +92,10 @@ class Bench:
         self.prompt = prompt
         # The tail's rows are cheap: in blocks of a quarter of the expected batch few of them are fill.
         rows = max(16, (recipe.batch_size or 1024) // 4)
-        self.model = PromptedModel(loaded.model, encoder, recipe.trainable, cut_batch_size=rows)
+        if prefix is None:
+            self.model = PromptedModel(loaded.model, encoder, recipe.trainable, cut_batch_size=rows)
+        else:
+            self.model = prefixed(loaded.model, encoder, prefix, cut_batch_size=rows)
         self._read = read
         self._known: dict[Example, int] = {}
         self._records: Records | None = None

@@ -17,12 +17,13 @@ from tqdm import tqdm
 import dpzo
 from dpzo import Plan, Pruning, Refusal, Relation, Stage, Streams
 from dpzo.masks import Mask
-from dpzo.models.load import load
+from dpzo.models.load import Loaded, load
 from dpzo.stages import doubling
 from dpzo.tasks import Split, get_task
 from reproduce.data import Data
 from reproduce.engine import Bench
 from reproduce.first_order import FirstOrder, dp_adamw, first_order_plan
+from reproduce.prefix import Prefix
 from reproduce.recipes import recipe
 from reproduce.results import Results, peak_memory_mib
 
@@ -38,6 +39,7 @@ class Setting:
         k: training examples for each class; ``at_most`` bounds the test and the validation set.
         steps, batch_size, zo_eps: T, expected batch size, lambda of the methods without a schedule of it.
         first_order_steps: DP-AdamW's own T.
+        prefix: what is trained instead by a method that trains a prefix.
         tuned_at: the epsilon and the public seed at which step sizes are chosen.
     """
 
@@ -52,6 +54,7 @@ class Setting:
     zo_eps: float
     epsilons: tuple[float, ...]
     seeds: tuple[int, ...]
+    prefix: Prefix
     delta: float = 1e-5
     tuned_at: tuple[float, int] = (4.0, 1)
 
@@ -70,6 +73,7 @@ SETTINGS = {
         zo_eps=1e-3,
         epsilons=(2.0, 4.0, 8.0),
         seeds=(42, 13, 21, 87, 100, 7),
+        prefix=Prefix(last_only=True),  # a step then takes no pass through the other blocks
     ),
     # Source: the authors' code (Liu et al. 2024): T = 6,000, B = 64; lambda as in MeZO, for theirs (1e-6) rounds away.
     "paper": Setting(
@@ -84,6 +88,7 @@ SETTINGS = {
         zo_eps=1e-3,
         epsilons=(2.0, 4.0, 8.0),
         seeds=(42, 13, 21),
+        prefix=Prefix(),
     ),
     "tiny": Setting(
         model="bert-tiny",
@@ -97,6 +102,7 @@ SETTINGS = {
         zo_eps=1e-2,
         epsilons=(4.0,),
         seeds=(42,),
+        prefix=Prefix(positions=5, last_only=True),
     ),
 }
 
@@ -125,6 +131,16 @@ class Method:
     def private(self) -> bool:
         """Whether the method trains."""
         return self.algorithm != "zero-shot"
+
+    @property
+    def first_order(self) -> bool:
+        """Whether the method takes gradients."""
+        return self.algorithm in ("dp-adamw", "dp-adamw-prefix")
+
+    @property
+    def of_prefix(self) -> bool:
+        """Whether the method trains a prefix, not weights."""
+        return self.algorithm == "dp-adamw-prefix"
 
 
 def plan_of(method: Method, setting: Setting, n: int, epsilon: float) -> Plan:
@@ -189,14 +205,21 @@ class Study:
         self.setting, self.task, self.results = setting, get_task(task), results
         self._data = Data(self.task, data_dir, assets)
         self._sources = (assets, device)
-        self._bench: Bench | None = None
-        self.told = {k: v for k, v in asdict(setting).items() if k not in ("epsilons", "seeds", "tuned_at")}
+        self._loaded: Loaded | None = None
+        self._benches: dict[Prefix | None, Bench] = {}
+        self.told = {k: v for k, v in asdict(setting).items() if k not in ("epsilons", "seeds", "tuned_at", "prefix")}
 
     @property
     def bench(self) -> Bench:
         """The model on its bench, loaded when the first run needs it."""
-        if self._bench is None:
-            s, (assets, device) = self.setting, self._sources
+        return self.bench_of(None)
+
+    def bench_of(self, prefix: Prefix | None) -> Bench:
+        """The model on its bench, of which this prefix is trained, or the setting's weights."""
+        s, (assets, device) = self.setting, self._sources
+        if self._loaded is None:
+            self._loaded = load(s.model, device=device, assets_dir=assets)
+        if prefix not in self._benches:
             base = replace(
                 recipe("laptop", None),
                 model=s.model,
@@ -207,10 +230,8 @@ class Study:
                 batch_size=s.batch_size,
                 rescaled=False,
             )
-            self._bench = Bench(
-                load(s.model, device=device, assets_dir=assets), self.task, base, self._data.read, device
-            )
-        return self._bench
+            self._benches[prefix] = Bench(self._loaded, self.task, base, self._data.read, device, prefix=prefix)
+        return self._benches[prefix]
 
     def run(self, method: Method, epsilon: float | None, seed: int | None, split: Split) -> dict[str, Any]:
         """One run and its accuracy on ``split``, from the results if it is finished there."""
@@ -222,18 +243,24 @@ class Study:
             "setting": self.told,
             "data": self._data.told,
         }
+        prefix = self.setting.prefix if method.of_prefix else None
+        if prefix is not None:
+            cell["prefix"] = asdict(prefix)
         if (row := self.results.get(cell)) is None:
+            bench = self.bench_of(prefix)
             try:
-                outcome = self._run(method, epsilon, seed, split)
+                outcome = self._run(bench, method, epsilon, seed, split)
             finally:
-                self.bench.subject.params.restore(self.bench.start)
+                bench.subject.params.restore(bench.start)
             self.results.add(cell, outcome)
             row = self.results.get(cell)
         assert row is not None
         return row
 
-    def _run(self, method: Method, epsilon: float | None, seed: int | None, split: Split) -> dict[str, Any]:
-        bench, s = self.bench, self.setting
+    def _run(
+        self, bench: Bench, method: Method, epsilon: float | None, seed: int | None, split: Split
+    ) -> dict[str, Any]:
+        s = self.setting
         train, test = bench.records("train", seed), bench.records(split, seed)
         outcome: dict[str, Any] = {"n": len(train), "d": bench.model.params.count}
         if method.private:
@@ -241,7 +268,7 @@ class Study:
             assert seed is not None
             assert method.step_size is not None
             streams, began = Streams.secure(seed), time.perf_counter()
-            if method.algorithm == "dp-adamw":
+            if method.first_order:
                 own = FirstOrder(s.first_order_steps, s.batch_size, method.step_size, method.clip)
                 plan = first_order_plan(own, len(train), epsilon, s.delta)
                 steps: Any = dp_adamw(plan, own, bench.model, train, streams)

@@ -1,15 +1,13 @@
-"""The two studies of the stagewise methods at their tiny size, and the first-order reference against a loop by hand."""
+"""The two studies of the stagewise methods at their tiny size."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
-from dpzo import Pruning, Refusal, Streams
+from dpzo import Pruning, Refusal
 from reproduce import dpzopo_ablation, dpzopo_figure_roberta, reported
-from reproduce.first_order import FirstOrder, dp_adamw, first_order_plan
+from reproduce.prefix import Prefix
 from reproduce.results import Results
 from reproduce.stagewise import SETTINGS, Method, Study, grid, plan_of, setting_of
 
@@ -47,7 +45,7 @@ def test_the_programs_write_their_tables_and_go_on(tmp_path, capsys):
 
 
 def test_every_private_run_has_the_same_steps_and_the_epsilon_asked_for():
-    methods = [m for m in dpzopo_figure_roberta.ROWS if m.algorithm.startswith("dp") and m.algorithm != "dp-adamw"]
+    methods = [m for m in dpzopo_figure_roberta.ROWS if m.private and not m.first_order]
     methods += [m for part in dpzopo_ablation.PARTS.values() for m in part]
     for method in methods:
         plan = plan_of(replace(method, step_size=0.1), SETTINGS["laptop"], 1024, 4.0)
@@ -92,44 +90,32 @@ def test_a_remembered_mask_is_the_mask(study):
         assert all(torch.equal(mine.indices(name), fresh.indices(name)) for name in study.bench.model.params)
 
 
-def test_dp_adamw_clips_each_record_and_adds_one_noise(study):
-    """Kills: a batch's gradient clipped as one (the released code's way), wrong noise, the realised size."""
-    model, train = study.bench.model, study.bench.records("train", 42)
-    settings = FirstOrder(steps=1, batch_size=16, learning_rate=1e-3, clip_threshold=0.3)
-    plan = first_order_plan(settings, len(train), 4.0, 1e-5)
-    start = model.params.snapshot()
-    streams = Streams.not_private(1, 2)
-    batch = next(plan.sampler.batches(len(train), range(1), streams.private))
-    expected = {name: torch.zeros_like(t) for name, t in start.items()}
-    for i in batch:
-        one = train[np.array([i])]
-        leaves = {name: t.detach().clone().requires_grad_() for name, t in model.params.items()}
-        scores = torch.func.functional_call(_Finish(model), {f"model.{n}": t for n, t in leaves.items()}, (one.passed,))
-        loss = cross_entropy(scores, torch.from_numpy(one.label))
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
-        for name, g in zip(leaves, gradients, strict=True):
-            expected[name] += g * min(1.0, 0.3 / float(norm))
-    noise = plan.mechanism.noise_multiplier * 0.3
-    z = {}
-    source = streams.noise.at(0)
-    for name, t in start.items():
-        z[name] = torch.tensor(noise * source.normal(t.numel()), dtype=torch.float32).view(t.shape)
-    list(dp_adamw(plan, settings, model, train, Streams.not_private(1, 2)))
-    moved = {name: model.params[name].detach() - start[name] for name in start}
-    model.params.restore(start)
-    for name in start:  # AdamW's first step: lr * g / (|g| + 1e-8)
-        g = (expected[name] + z[name]) / 16
-        torch.testing.assert_close(moved[name], -1e-3 * g / (g.abs() + 1e-8), atol=2e-6, rtol=1e-3)
+@pytest.mark.parametrize("name", ["FT", "FT-prefix"])
+def test_at_size_paper_the_first_order_rows_are_of_the_whole_model(tmp_path, name):
+    assert (SETTINGS["paper"].trainable, SETTINGS["paper"].prefix.last_only) == (("*",), False)
+    whole = Study(
+        replace(TINY, trainable=("*",), prefix=Prefix(), first_order_steps=2),
+        "mr",
+        Results(tmp_path / "runs.jsonl"),
+        None,
+        None,
+        "cpu",
+    )
+    (method,) = (replace(m, step_size=1e-3) for m in dpzopo_figure_roberta.ROWS if m.name == name)
+    row = whole.run(method, 4.0, 42, "test")
+    network = whole.bench.loaded.model
+    both = 2 * 10 * network.config.hidden_size * network.config.num_hidden_layers
+    assert row["d"] == (both if method.of_prefix else sum(t.numel() for t in network.parameters()))
+    assert 3.99 < row["epsilon"] <= 4.0
+    assert row["test_loss"] != whole.run(Method("zero-shot", "zero-shot"), None, None, "test")["test_loss"]
+    assert whole.run(method, 4.0, 42, "test") is row
+    for bench in (whole.bench, whole.bench_of(whole.setting.prefix)):
+        assert all(torch.equal(t, bench.start[name]) for name, t in bench.model.params.items())
 
 
-class _Finish(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.finish = model.model, [model._finish]
-
-    def forward(self, passed):
-        return self.finish[0](passed)
+def test_the_rows_stand_as_in_the_figure():
+    names = [method.name for method in dpzopo_figure_roberta.ROWS]
+    assert names == [*reported.STAGEWISE, "DP-ZOPO, random mask"]
 
 
 def test_the_figures_numbers_are_the_abstracts():
