@@ -12,7 +12,7 @@ import pytest
 from dpzo import Refusal
 from reproduce import quadratics
 from reproduce.quadratics import ALL, PAPER, Grid, Size, cells, gather, measure, winner
-from reproduce.table1 import against, pl_rate
+from reproduce.table1 import against, grows, pl_rate
 from synthetic.sweep import Combination, Outcome
 
 ROOT = Path(quadratics.__file__).resolve().parents[1]
@@ -137,9 +137,16 @@ def test_methods_can_be_chosen():
 
 
 def test_verdicts_can_fail():
-    levels = np.array([10.0, 10.0])
-    assert against(levels, np.array([[1.0], [2.0]])) == "5 times below"
-    assert against(levels, np.array([[1.0], [40.0]])) == "EXCEEDED, 4.0 times"
+    """Kills: a bound that a run which stays at its start would satisfy, counted as one that holds."""
+    levels, start, high = np.array([10.0, 10.0]), np.array([5.0, 50.0]), np.array([50.0, 50.0])
+    assert against(levels, np.array([[1.0], [2.0]]), high) == "5 times below"
+    assert against(levels, np.array([[5.0], [2.0]]), start) == "5 times below at the 1 of 2 d where it says something"
+    assert against(levels, np.array([[1.0], [40.0]]), high) == "EXCEEDED, 4.0 times"
+    assert (
+        against(levels, np.array([[1.0], [2.0]]), levels / 2) == "says nothing: at least 2 times the level at the start"
+    )
+    assert grows(1.0, 1.5, 0.6) == "no faster"
+    assert grows(1.0, 1.5, 0.4) == "FASTER, by 0.50"
 
 
 def test_the_rate_under_pl():
