@@ -36,6 +36,15 @@ def test_the_spectral_radius_crosses_one_at_the_threshold(a, law, K):
     assert radius(law, a, K, limit * (1 + 1e-6)) > 1 + 1e-9
 
 
+@given(SPECTRA)
+def test_for_one_gaussian_direction_the_threshold_is_song_et_als(a):
+    """Song et al. 2026, Theorem 1: the root below 1 / max of sum eta l_i / (2 (1 - eta l_i)) = 1, and its bounds."""
+    η = Law(of(a), "gaussian").stable_below
+    assert η * a.max() < 1
+    assert (η * a / (2 * (1 - η * a))).sum() == pytest.approx(1, rel=1e-6)
+    assert 2 / (a.sum() + 2 * a.max()) * (1 - 1e-9) <= η <= 2 / a.sum() * (1 + 1e-9)
+
+
 @given(SPECTRA, st.sampled_from(LAWS), DIRECTIONS)
 def test_crowding_grows_to_one_and_is_infinite_beyond_its_pole(a, law, K):
     method, (p, q) = Law(of(a), law, K), fourth_moments(law, len(a))
