@@ -4,12 +4,17 @@ For each method, rank and dimension the step size and the number of steps are th
 exact law of the second moments: no simulation and no bound. Clip thresholds are those that clip next to nothing: 4 L
 for a scalar, 4 L sqrt(d) for DPGD-0th's vector, L for DP-GD's, with L the root mean square of the records' gradients
 at x_0.
+
+Up to a million dimensions the zeroth-order methods are then run at these step sizes and lengths (``synthetic.million``)
+with all n records and their clipping, and lie on the law or do not. Each dimension and seed is a line of scale.jsonl,
+kept as soon as it is run: the same command goes on.
 """
 
 import csv
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -19,51 +24,75 @@ from dpzo import Refusal
 from dpzo.theory.noise import exact_constant, sigma
 from dpzo.theory.quadratic import Law, best
 from dpzo.theory.spectra import Spectrum, power_law
-from synthetic import report, style
+from reproduce.results import Results
+from synthetic import growth, report, style
+from synthetic.million import Run, simulate
 from synthetic.problems import RANKS
 from synthetic.sweep import METHODS
 
-Row = tuple[str, str, int, float, float, int]
-"""Method, rank, d, the norm, alpha, T."""
+SIMULATED = ("DPZero", "DPGD-0th")  # DP-GD needs the records' whole gradients
+
+
+class Row(NamedTuple):
+    """A method on a problem: the least root mean square gradient as a share of the start's, and what gives it."""
+
+    method: str
+    rank: str
+    d: int
+    norm: float
+    alpha: float
+    steps: int
 
 
 def main(
     largest: Annotated[int, typer.Option(help="The largest power of ten of the dimension.")] = 9,
+    simulated: Annotated[int, typer.Option(help="The largest power of ten that is also run; 0: none.")] = 6,
+    seeds: Annotated[int, typer.Option(help="Runs of each; each has its own records, directions and noise.")] = 8,
     n: Annotated[int, typer.Option(help="Records.")] = 10_000,
     epsilon: Annotated[float, typer.Option(help="Target epsilon.")] = 2.0,
     delta: Annotated[float, typer.Option(help="Target delta.")] = 1e-6,
-    steps: Annotated[int, typer.Option(help="The most steps that a method may take.")] = 4096,
+    steps: Annotated[int, typer.Option(help="The most steps that a method may take.")] = 512,
     out: Annotated[Path, typer.Option(help="Where the picture and the numbers go.")] = Path("results"),
 ) -> None:
-    """Compute every best norm, write scale.csv and scale.md and draw scale.png."""
+    """Compute every best norm, run what can be run, write scale.csv, scale.jsonl and scale.md and draw scale.png."""
     try:
         if not 1 <= largest <= 12:
             raise Refusal("a largest power of ten from 1 to 12", largest, "Write --largest 9.")
+        if seeds < 2:
+            raise Refusal("two seeds or more, for an interval", seeds, "Write --seeds 8.")
         rows = [
-            (method, rank, 10**power, *least(method, power_law(10**power, RANKS[rank]), n, epsilon, delta, steps))
+            Row(method, rank, 10**power, *least(method, power_law(10**power, RANKS[rank]), n, epsilon, delta, steps))
             for method, rank, power in tqdm(
                 [(m, r, p) for r in RANKS for p in range(1, largest + 1) for m in METHODS], unit="problem"
             )
         ]
-        out.mkdir(parents=True, exist_ok=True)
+        results = Results(out / "scale.jsonl")
+        found = run(rows, min(simulated, largest), seeds, n, epsilon, delta, results)
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None
     with open(out / "scale.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("method", "rank", "d", "gradient norm over that at x_0", "alpha", "T"), *rows])
-    draw(rows, str(out / "scale.png"))
+        writer = csv.writer(file)
+        writer.writerow(("method", "rank", "d", "gradient norm over that at x_0", "alpha", "T", "of runs, by seed"))
+        writer.writerows((*row, " ".join(f"{v:.6g}" for v in np.sqrt(found.get(row[:3], [])))) for row in rows)
+    draw(rows, found, str(out / "scale.png"))
     told = (
         f"The least root mean square of the gradient over the gradient at x_0, with the step size and T that give it; "
         f"n = {n:,}, (epsilon, delta) = ({epsilon:g}, {delta:g}), at most {steps:,} steps; by the exact law."
     )
-    report.write(out / "scale.md", f"{told}\n\n{table(rows)}", "none, nothing is drawn")
-    print(table(rows))
-    print(f"Written: {out}/scale.md, scale.png, scale.csv")
+    parts = [f"{told}\n\n{table(rows)}"]
+    if found:
+        parts.append(growth.text(rows, found, n, epsilon, delta))
+    report.write(
+        out / "scale.md", "\n".join(parts), f"1000 k to 1000 k + {seeds - 1} for d = 10^k" if found else "none"
+    )
+    print("\n".join(parts))
+    print(f"Written: {out}/scale.md, scale.png, scale.csv, scale.jsonl")
 
 
 def table(rows: list[Row]) -> str:
     """Markdown: a line for each rank and dimension, a column for each method."""
-    told = {(rank, d, method): f"{norm:.3g} ({alpha:.1e}, {T})" for method, rank, d, norm, alpha, T in rows}
+    told = {(row.rank, row.d, row.method): f"{row.norm:.3g} ({row.alpha:.1e}, {row.steps})" for row in rows}
     lines = [
         [rank, f"10^{len(str(d)) - 1}", *(told[rank, d, method] for method in METHODS)]
         for rank, d in dict.fromkeys((rank, d) for rank, d, _ in told)
@@ -71,14 +100,18 @@ def table(rows: list[Row]) -> str:
     return report.table(["rank", "d", *METHODS], lines)
 
 
+def threshold(method: str, spectrum: Spectrum) -> float:
+    """The clip threshold of the record's scalar or vector."""
+    L = float(np.sqrt(2 * spectrum.sum(spectrum.values**2)))  # x_0 = 0, coordinates N(1, 1): E (x_i)_j^2 = 2
+    return {"DPZero": 4 * L, "DPGD-0th": 4 * L * float(np.sqrt(spectrum.d)), "DP-GD": L}[method]
+
+
 def least(
     method: str, spectrum: Spectrum, n: int, epsilon: float, delta: float, most_steps: int
 ) -> tuple[float, float, int]:
     """The least root mean square of the gradient as a share of the start's, with its step size and number of steps."""
-    L = float(np.sqrt(2 * spectrum.sum(spectrum.values**2)))  # x_0 = 0, coordinates N(1, 1): E (x_i)_j^2 = 2
-    clip = {"DPZero": 4 * L, "DPGD-0th": 4 * L * np.sqrt(spectrum.d), "DP-GD": L}[method]
     law = Law(spectrum, "gradient" if method == "DP-GD" else "sphere")
-    noise = sigma(clip, 1.0, n, epsilon, exact_constant(epsilon, delta))
+    noise = sigma(threshold(method, spectrum), 1.0, n, epsilon, exact_constant(epsilon, delta))
     start = np.ones_like(spectrum.values)
     found = best(law, start, noise, most_steps, of="squared_gradients", grid=24)
     at_start = spectrum.sum(spectrum.values**2)
@@ -87,15 +120,54 @@ def least(
     return float(np.sqrt(found.value / at_start)), found.alpha, found.steps
 
 
-def draw(rows: list[Row], path: str) -> None:
-    """Three panels, one a rank."""
+def run(
+    rows: list[Row], largest: int, seeds: int, n: int, epsilon: float, delta: float, results: Results
+) -> growth.Found:
+    """The squared norms of the simulated runs, by method, rank and d: what ``results`` does not hold is run."""
+    k = exact_constant(epsilon, delta)
+    cells = []
+    for power in range(1, largest + 1):
+        mine = [row for row in rows if row.d == 10**power and row.method in SIMULATED and row.steps]
+        runs = []
+        for method, rank, d, _, alpha, steps in mine:
+            clip = threshold(method, power_law(d, RANKS[rank]))
+            # To five digits, so that another machine's last bits do not make another cell.
+            runs.append(Run(method, rank, float(f"{alpha:.5g}"), steps, clip, sigma(clip, steps, n, epsilon, k)))
+        told = [[run.method, run.rank, run.alpha, run.steps] for run in runs]
+        budget = {"n": n, "epsilon": epsilon, "delta": delta}
+        # Each dimension has seeds of its own: the intervals of growth.py take dimensions to be independent.
+        cells += [
+            ({"experiment": "scale", "d": 10**power, "seed": 1000 * power + seed, "runs": told, **budget}, runs)
+            for seed in range(seeds)
+        ]
+    missing = [(cell, runs) for cell, runs in cells if results.get(cell) is None]
+    work = sum(cell["d"] * max(one.steps for one in runs) for cell, runs in missing)
+    with tqdm(total=work, unit="coordinate", unit_scale=True, smoothing=0) as bar:
+        for cell, runs in missing:
+            began = time.perf_counter()
+            shares = simulate(cell["d"], n, runs, cell["seed"], lambda made, d=cell["d"]: bar.update(made * d))
+            results.add(cell, {"squares": shares, "seconds": time.perf_counter() - began})
+    found: growth.Found = {}
+    for cell, runs in cells:
+        outcome: dict[str, Any] = results.get(cell) or {}
+        for one, share in zip(runs, outcome["squares"], strict=True):
+            found.setdefault((one.method, one.rank, cell["d"]), []).append(share)
+    return found
+
+
+def draw(rows: list[Row], found: growth.Found, path: str) -> None:
+    """Three panels, one a rank: the exact law as lines, runs as marks with 95 % intervals."""
     figure, grid = style.axes(1, len(RANKS), sharey=True)
     for on, rank in zip(grid[0], RANKS, strict=True):
         for method in METHODS:
-            mine = [(d, norm) for m, r, d, norm, *_ in rows if m == method and r == rank]
-            d, norm = zip(*mine, strict=True)
-            look = {"color": style.COLOURS[method], "marker": style.MARKS[method], "linestyle": style.LINES[method]}
-            on.plot(d, norm, label=method, markersize=4, **look)
+            line = [(row.d, row.norm) for row in rows if (row.method, row.rank) == (method, rank)]
+            colour, name = style.COLOURS[method], f"{method}, exact law"
+            on.plot(*zip(*line, strict=True), color=colour, linestyle=style.LINES[method], linewidth=1.4, label=name)
+            marks = [(d, *growth.norm(values)) for (m, r, d), values in found.items() if (m, r) == (method, rank)]
+            if marks:
+                d, mean, low, high = map(np.array, zip(*marks, strict=True))
+                look = {"color": colour, "fmt": style.MARKS[method], "markersize": 4, "capsize": 2, "linewidth": 1}
+                on.errorbar(d, mean, [mean - low, high - mean], label=f"{method}, runs", **look)
         on.set(xscale="log", yscale="log", xlabel="dimension d")
         on.set_title(f"effective rank {rank}", fontsize=9)
     grid[0, 0].set_ylabel("best gradient norm over that at the start", fontsize=9)
