@@ -10,9 +10,9 @@ import dpzo
 ROOT = Path(dpzo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 HIGH = {"algorithms", "train", "transcript", "models", "tasks", "assets", "cli", "integrations", "audit", "report"}
-BASE = {"errors", "types", "parameters", "kernels"}
+BASE = {"errors", "types", "parameters", "kernels", "memory"}
 MAY_IMPORT = dict.fromkeys(("directions", "mechanisms", "sampling", "stages", "theory", "parameters", "types"), BASE)
-MAY_IMPORT |= {"kernels": {"kernels"}, "errors": set(), "randomness": BASE, "noise": BASE}
+MAY_IMPORT |= {"kernels": {"kernels"}, "errors": set(), "memory": {"errors"}, "randomness": BASE, "noise": BASE}
 MAY_IMPORT |= {"sampling": BASE | {"sampling"}, "theory": BASE | {"theory"}, "mechanisms": BASE | {"noise"}}
 MAY_NOT_IMPORT = {
     "masks": HIGH | {"plan", "walk"},

@@ -7,6 +7,7 @@ from operator import index
 
 import numpy as np
 
+from dpzo import memory
 from dpzo.errors import Refusal
 from dpzo.types import Floats
 
@@ -22,7 +23,7 @@ class Spectrum:
 
     Raises:
         Refusal: a negative or non-finite eigenvalue, all of them 0, or counts that do not fit them or are not all
-            positive.
+            whole and positive.
     """
 
     values: Floats
@@ -32,8 +33,9 @@ class Spectrum:
         a, k = np.asarray(self.values, dtype=np.float64), np.asarray(self.counts, dtype=np.float64)
         if a.ndim != 1 or a.shape != k.shape or not a.size:
             raise Refusal("as many counts as eigenvalues", f"shapes {a.shape} and {k.shape}", "Count each of them.")
-        if not (np.isfinite(k).all() and (k > 0).all()):
-            raise Refusal("positive counts", f"some from {k.min():g} to {k.max():g}", "Leave out what does not occur.")
+        if not (np.isfinite(k).all() and (k > 0).all() and (k == np.floor(k)).all()):
+            came = f"some from {k.min():g} to {k.max():g}"
+            raise Refusal("whole, positive counts", came, "Leave out what does not occur.")
         if not np.isfinite(a).all() or (a < 0).any() or not a.any():
             raise Refusal(
                 "eigenvalues of a positive semidefinite matrix, not all 0",
@@ -74,7 +76,14 @@ class Spectrum:
         return self.trace / self.largest
 
     def diagonal(self) -> Floats:
-        """Return all d eigenvalues, written out in decreasing order."""
+        """Return all d eigenvalues, written out in decreasing order.
+
+        Raises:
+            Refusal: so many that they do not fit in memory.
+        """
+        memory.require(
+            24 * self.d, "eigenvalues, one by one,", "Use their sums (``Spectrum.sum``), which need no list."
+        )
         return np.sort(np.repeat(self.values, self.counts.astype(np.int64)))[::-1].copy()
 
 

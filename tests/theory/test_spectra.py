@@ -106,3 +106,8 @@ def test_exponents_that_are_refused(exponent):
 
 def test_a_numpy_integer_is_a_dimension():
     assert flat(np.int64(7)).d == power_law(np.int64(7), 1.0).d == 7
+
+
+def test_a_diagonal_that_does_not_fit_in_memory_is_refused():
+    with pytest.raises(Refusal, match="eigenvalues, one by one, that need 22,351.7 GiB"):
+        power_law(10**12, 1.0).diagonal()
