@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from reproduce.results import provenance
+from synthetic.provenance import provenance
 
 
 def write(path: Path, text: str, seeds: str) -> None:

@@ -9,6 +9,7 @@ import dpzo
 
 ROOT = Path(dpzo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+EXPERIMENTS = sorted((ROOT.parent / "synthetic").glob("*.py"))
 HIGH = {"algorithms", "train", "transcript", "models", "tasks", "assets", "cli", "integrations", "audit", "report"}
 BASE = {"errors", "types", "parameters", "kernels", "memory"}
 MAY_IMPORT = dict.fromkeys(("directions", "mechanisms", "sampling", "stages", "theory", "parameters", "types"), BASE)
@@ -89,6 +90,11 @@ def test_rooms(path):
 @BY_FILE
 def test_the_library_knows_nothing_of_what_uses_it(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"synthetic", "reproduce", "tests", "book"}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.name)
+def test_the_experiments_know_nothing_of_what_uses_them(path):
+    assert not {name.split(".")[0] for name in imported(path)} & {"reproduce", "tests", "book"}
 
 
 @BY_FILE

@@ -11,10 +11,10 @@ import pytest
 
 import dpzo
 from dpzo import Refusal
-from reproduce import results
 from reproduce.engine import Cell
 from reproduce.recipes import recipe
 from reproduce.results import Results, key
+from synthetic import results
 
 CELL = Cell("sst2", "folder abc", "dpzero", 6.0, 50.0, 42, "paper", asdict(recipe("paper", None)))
 A, B, C = (asdict(replace(CELL, seed=seed)) for seed in (1, 2, 3))
