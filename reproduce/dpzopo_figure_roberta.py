@@ -24,6 +24,7 @@ from reproduce import reported
 from reproduce.engine import say
 from reproduce.results import Results
 from reproduce.stagewise import Method, Study, grid, setting_of
+from synthetic import style
 
 ROWS = (
     Method("zero-shot", "zero-shot"),
@@ -142,32 +143,33 @@ def notes(study: Study, made: list[Row]) -> str:
 RELATION_TEXT = "add-remove neighbours"
 
 
+MARKS = {
+    "FT": ("s", "#5d7f3f"),
+    "FT-prefix": ("D", "#97b47d"),
+    "DPZero": ("o", style.COLOURS["DPZero"]),
+    "DP-ZOSO": ("v", "#4f8ab5"),
+    "DP-ZOPO": ("^", "#c46a1b"),
+    "DP-ZOPO, random mask": ("^", "#dfa877"),
+}
+
+
 def picture(made: list[Row], study: Study, path: str) -> None:
-    """Accuracy against epsilon, a line for each method, zero-shot as a level."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.6, 4.0), layout="constrained")
-    names = list(dict.fromkeys(method.name for method, epsilon, _ in made if epsilon is not None))
-    colours = dict(zip(names, ["#8e97a8", "#2f6f9f", "#e0a33a", "#b5443c", "#6a994e"], strict=False))
-    for index, name in enumerate(names):
-        mine = [(epsilon, *interval(runs)) for method, epsilon, runs in made if method.name == name and epsilon]
-        x = np.array([e for e, _, _ in mine]) * (1 + 0.02 * (index - len(names) / 2))
-        mean, half = (np.array([m[k] for m in mine]) for k in (1, 2))
-        axes.errorbar(x, mean, half, marker="o", capsize=3, label=name, color=colours.get(name))
+    """Accuracy at each epsilon: a mark for each method, side by side, and zero-shot as a level."""
+    figure, grid = style.axes(width=7.6, height=3.4)
+    axes, epsilons = grid[0, 0], study.setting.epsilons
     level = interval(made[0][2])[0]
-    axes.axhline(level, color="#555", linestyle=":", label=f"zero-shot, {level:.1f}")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(study.setting.epsilons, [f"{e:g}" for e in study.setting.epsilons])
-    axes.set_xlabel("epsilon")
+    axes.axhline(level, color="#555", linestyle=":", linewidth=1.2, label=f"zero-shot, {level:.1f}")
+    for index, (name, (mark, colour)) in enumerate(MARKS.items()):
+        mine = {epsilon: interval(runs) for method, epsilon, runs in made if method.name == name}
+        mean, half = np.array([mine[epsilon] for epsilon in epsilons]).T
+        x = np.arange(len(epsilons)) + 0.12 * (index - (len(MARKS) - 1) / 2)
+        axes.errorbar(x, mean, half, fmt=mark, color=colour, elinewidth=1.2, capsize=2, markersize=6, label=name)
+    axes.set_xticks(range(len(epsilons)), [f"epsilon = {epsilon:g}" for epsilon in epsilons])
+    axes.grid(axis="x", visible=False)
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(f"{study.setting.model}, {study.task.title}", fontsize=11)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    axes.set_title(f"{study.setting.model} on {study.task.title}: mean and 95 % interval over seeds", fontsize=9)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    style.save(figure, path)
 
 
 if __name__ == "__main__":
