@@ -9,6 +9,9 @@ through the network cannot cancel. The network is lent float64 copies of these; 
 float64, because R of a network without normalisation grows exponentially with its depth, which float32's 1e38 stops
 after some 30 layers of width 1,000 and float64's 1e308 after some 200, and because R is differenced.
 
+A model may have ``data_free_tail()`` besides: a function that gives R again and again while only what is trained
+changes. A language model that trains nothing but what follows its last attention computes the rest once for it.
+
 The same machine with the same thread count gives the same bits. ``random`` and ``magnitude`` are the same everywhere;
 sums in another order move the others by about 1e-15 of their size, or 1e-7 where a network computes parts of itself in
 float32 whatever its weights are (Llama's norms), so that another machine may swap coordinates that are that close.
@@ -18,6 +21,7 @@ A step names the mask that it moved along (``Step.mask``), so a replay that woul
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -30,6 +34,7 @@ from dpzo.kernels.philox import philox
 from dpzo.parameters import Parameters
 
 Scores = dict[str, Tensor]
+Output = Callable[[], Tensor]
 _BLOCK = 2**18  # coordinates scored at random at once
 _HELD = 2**24  # normals of a score's directions that are kept: 64 MiB
 
@@ -72,9 +77,9 @@ def synflow(model: Any, keep: float, rounds: int = 100) -> Scores:
         raise Refusal("at least one round", rounds, "Take 100, as the authors do.")
     real, stale = _placed(model), True
     scores: Scores = {}
-    with torch.inference_mode(False), torch.enable_grad(), _linearised(real) as weights:
+    with torch.inference_mode(False), torch.enable_grad(), _linearised(real) as (weights, R):
         for k in range(1, rounds + 1):
-            scores = _flow(real, weights) if stale else scores
+            scores = _flow(R, weights) if stale else scores
             stale = _prune(weights, scores, math.ceil(keep ** (k / rounds) * real.params.count))
     return scores
 
@@ -96,12 +101,12 @@ def zo_grasp(model: Any, seed: int, mu: float = 1e-3, queries: int = 16) -> Scor
     Source: Wang et al. 2020 (GraSP), with zeroth-order differences and without data; this estimator is ours.
     """
     real = _placed(model)
-    with torch.no_grad(), _linearised(real) as weights:
+    with torch.no_grad(), _linearised(real) as (weights, R):
         at = Parameters(weights)
         x, v, product = at.snapshot(), _zeros(at), _zeros(at)
         ys, zs = _directions(at, "zo-grasp", seed, queries)
         for y in ys:
-            y.add_(v, _difference(real, at, y, mu) / (2 * mu * queries))
+            y.add_(v, _difference(R, at, y, mu) / (2 * mu * queries))
         length = math.sqrt(math.fsum(float(t.square().sum()) for t in v.values()))
         step = mu * math.sqrt(at.count) / length if length else mu  # as far along v as along z
         bends = [0.0] * queries
@@ -109,7 +114,7 @@ def zo_grasp(model: Any, seed: int, mu: float = 1e-3, queries: int = 16) -> Scor
             for name, t in weights.items():
                 torch.add(x[name], v[name], alpha=side, out=t.data)
             for k, z in enumerate(zs):
-                bends[k] += _difference(real, at, z, mu) / (4 * mu * side)
+                bends[k] += _difference(R, at, z, mu) / (4 * mu * side)
         for z, bend in zip(zs, bends, strict=True):
             z.add_(product, bend / queries)
     return {name: (x[name] * product[name]).float() for name in x}
@@ -129,16 +134,16 @@ def authors(model: Any, seed: int, mu: float = 1e-3, queries: int = 1) -> Scores
     Source: Liu et al. 2024, as in their code (src/prune.py); their paper may differ.
     """
     real = _placed(model)
-    with torch.no_grad(), _linearised(real) as weights:
+    with torch.no_grad(), _linearised(real, one_token=True) as (weights, R):
         at = Parameters(weights)
         x, change = at.snapshot(), _zeros(at)
         first, second = _directions(at, "authors", seed, queries)
-        moves = [_difference(real, at, z, mu, one_token=True) / 2 for z in first]
+        moves = [_difference(R, at, z, mu) / 2 for z in first]
         for z, r in zip(first, moves, strict=True):
             z.add_(weights, mu * r / queries)
             z.add_(change, -r / (mu * queries))
         for z in second:
-            z.add_(change, _difference(real, at, z, mu, one_token=True) / (2 * mu * queries))
+            z.add_(change, _difference(R, at, z, mu) / (2 * mu * queries))
     return {name: (x[name] * change[name]).float() for name in x}
 
 
@@ -160,8 +165,8 @@ def _placed(model: Any) -> Any:
 
 
 @contextmanager
-def _linearised(model: Any) -> Iterator[dict[str, Tensor]]:
-    # Lends the network the absolute values of its weights, in float64; yields the trained ones by name.
+def _linearised(model: Any, *, one_token: bool = False) -> Iterator[tuple[dict[str, Tensor], Output]]:
+    # Lends the network the absolute values of its weights, in float64; yields the trained ones by name, and R.
     if not hasattr(model, "data_free") or not hasattr(model, "network"):
         came = f"a {type(model).__name__}, which has none"
         raise Refusal("a model with a data-free output", came, 'Score it by "magnitude" or "random".')
@@ -173,24 +178,31 @@ def _linearised(model: Any) -> Iterator[dict[str, Tensor]]:
             t.data = t.data.double().abs()
         for t in buffers:
             t.data = t.data.double()
-        yield dict(model.params)
+        yield dict(model.params), _output(model, one_token)
     finally:
         for t, data, wants_grad in home:
             t.data = data
             t.requires_grad_(wants_grad)
 
 
-def _output(model: Any, *, one_token: bool = False) -> Tensor:
-    R: Tensor = model.data_free(one_token=one_token)
-    if not math.isfinite(R.item()):
-        raise Refusal("a finite data-free output", R.item(), "Make up a smaller input: only ratios of scores count.")
-    return R
+def _output(model: Any, one_token: bool) -> Output:
+    # R at what is trained as it is at each call. All else stands still, and a model may make use of that.
+    tail = getattr(model, "data_free_tail", None)
+    output = partial(model.data_free, one_token=one_token) if tail is None else tail(one_token=one_token)
+
+    def finite() -> Tensor:
+        R: Tensor = output()
+        if not math.isfinite(R.item()):
+            raise Refusal("a finite data-free output", R.item(), "Make up a smaller input: only ratios count.")
+        return R
+
+    return finite
 
 
-def _flow(model: Any, weights: Mapping[str, Tensor]) -> Scores:
+def _flow(output: Output, weights: Mapping[str, Tensor]) -> Scores:
     for t in weights.values():
         t.requires_grad_(True)
-    R = _output(model)
+    R = output()
     if not R.requires_grad:
         raise Refusal("a data-free output that depends on what is trained", "one that does not", "Do not detach it.")
     slopes = torch.autograd.grad(R, list(weights.values()), allow_unused=True, materialize_grads=True)
@@ -241,10 +253,10 @@ def _directions(at: Parameters, kind: str, seed: int, queries: int) -> tuple[lis
     return drawn[:queries], drawn[queries:]
 
 
-def _difference(model: Any, at: Parameters, u: Drawn, mu: float, *, one_token: bool = False) -> float:
+def _difference(R: Output, at: Parameters, u: Drawn, mu: float) -> float:
     # R(x + mu u) - R(x - mu u)
     with at.moved(u, mu):
-        above = _output(model, one_token=one_token)
+        above = R()
     with at.moved(u, -mu):
-        below = _output(model, one_token=one_token)
+        below = R()
     return float(above - below)

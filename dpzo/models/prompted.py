@@ -10,6 +10,7 @@ Source: the loss of Zhang et al. 2024, section 5.2, as in Malladi et al. 2023.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,28 @@ class PromptedModel:
 
         ``one_token``: the text is the single token 1 instead, as in the code of the authors of DP-ZOPO.
         """
-        ids = torch.tensor([[1] if one_token else self._made_up_text()], device=self.device)
-        quiet = {} if self.encoder.masked else {"use_cache": False}
-        logits: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **quiet).logits
+        logits: Tensor = self.model(**self._made_up_inputs(one_token)).logits
         return logits.double().sum()
+
+    def data_free_tail(self, *, one_token: bool = False) -> Callable[[], Tensor]:
+        """``data_free`` as a function of what is trained alone: what no trained tensor reaches is computed now, once.
+
+        The function gives ``data_free()``, to rounding, until something else than what is trained changes. Behind a cut
+        it is fast: the sum of all logits is that of the last states, times the sum of the output embedding's rows.
+        """
+        overridden = type(self).data_free is not PromptedModel.data_free
+        if self.cut is None or overridden:
+            return partial(self.data_free, one_token=one_token)
+        out = self.model.get_output_embeddings()
+        with torch.no_grad():
+            passed = self._caught(self._made_up_inputs(one_token))
+            rows = out.weight.double().sum(0)
+            bias = 0.0 if getattr(out, "bias", None) is None else out.bias.double().sum()
+        return lambda: (self._head(passed).double() @ rows + bias).sum()
+
+    def _made_up_inputs(self, one_token: bool) -> dict[str, Any]:
+        ids = torch.tensor([[1] if one_token else self._made_up_text()], device=self.device)
+        return self._inputs(ids, torch.ones_like(ids))
 
     def _made_up_text(self) -> list[int]:
         tokenizer, limit = self.encoder.tokenizer, getattr(self.model.config, "max_position_embeddings", None)
@@ -156,10 +175,16 @@ class PromptedModel:
     def _finish(self, passed: Tensor) -> Tensor:
         if self.anatomy is None:
             return passed  # the label words' logits already
-        hidden = passed if self.cut is None else self.cut.rest(self.model, passed)
         out = self.model.get_output_embeddings()
         bias = None if getattr(out, "bias", None) is None else out.bias[self._words]
-        return linear(self.anatomy.head(self.model, hidden), out.weight[self._words], bias)
+        return linear(self._head(passed), out.weight[self._words], bias)
+
+    def _head(self, passed: Tensor) -> Tensor:
+        # The output embedding's input.
+        assert self.anatomy is not None
+        hidden = passed if self.cut is None else self.cut.rest(self.model, passed)
+        states: Tensor = self.anatomy.head(self.model, hidden)
+        return states
 
     @torch.no_grad()
     def _passed(self, records: Records, progress: str | None = None) -> Tensor:
@@ -210,10 +235,14 @@ class PromptedModel:
         for row, tokens in enumerate(records.ids):
             ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
         # Padding goes to the right, where a causal model never looks back from and a mask keeps others away from.
-        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(self.device)}
-        inputs["attention_mask"] = torch.from_numpy(mask).to(self.device)
-        if not self.encoder.masked:
-            inputs["use_cache"] = False
+        inputs = self._inputs(torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device))
+        return self._caught(inputs)
+
+    def _inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        return {"input_ids": ids, "attention_mask": mask} | ({} if self.encoder.masked else {"use_cache": False})
+
+    def _caught(self, inputs: dict[str, Any]) -> Tensor:
+        # (b, length, h): what enters the cut, or the last hidden states; of an anatomy that is not listed, the logits.
         if self.anatomy is None:  # what lies between the hidden states and the logits is known to the model alone
             logits: Tensor = self.model(**inputs).logits
             return logits

@@ -88,6 +88,11 @@ class UserModel:
         told: Tensor = self.model.data_free(one_token=one_token)  # type: ignore[attr-defined]
         return told
 
+    @property
+    def data_free_tail(self) -> Any:
+        """The model's own, for scores; None if it has none."""
+        return getattr(self.model, "data_free_tail", None)
+
     def losses(self, records: UserRecords) -> Tensor:
         """(number of users,) mean losses, float64; NaN for a user with a loss that is not finite."""
         losses = self.model.losses(records.records).double().cpu().numpy()

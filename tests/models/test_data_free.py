@@ -15,6 +15,7 @@ from dpzo.models.module import ModuleModel
 from dpzo.models.prompted import PromptedModel
 from dpzo.models.quadratic import Quadratic
 from dpzo.models.rescaled import Rescaled
+from dpzo.models.users import UserModel
 from dpzo.scores import SCORES
 from dpzo.tasks import get_task
 
@@ -90,11 +91,92 @@ def test_a_cut_does_not_change_it(prompted, family, what):
     cut, whole = prompted(family, what), prompted(family)
     assert cut.trains_tail_only
     assert torch.equal(cut.data_free(), whole.data_free())
+    for model in (cut, whole):
+        model.model.double()
+    torch.testing.assert_close(cut.data_free_tail()(), whole.data_free())  # kills: no bias of the output embedding
     part, full = scores.synflow(cut, 1.0), scores.synflow(whole, 1.0)
     assert list(part) == list(cut.params)
     most = max(full[name].max() for name in part)
     for name, score in part.items():
         torch.testing.assert_close(score, full[name] / most, rtol=1e-4, atol=1e-7)
+
+
+class Own:
+    """A model of a user's own, with ``data_free`` and no tail."""
+
+    def __init__(self, model):
+        self.params, self.network, self.data_free = model.params, model.network, model.data_free
+
+
+def same_scores(model, keep=0.1):
+    """Every score that looks at R, by the tail and by whole passes."""
+    looking = {
+        "synflow": lambda of: scores.synflow(of, keep, 10),
+        "zo-grasp": lambda of: scores.zo_grasp(of, 0, 1e-2, 2),
+        "authors": lambda of: scores.authors(of, 0, 1e-2),
+    }
+    if list(model.params) == ["model.norm.weight"]:  # R is linear in it, and a second difference rounding alone
+        del looking["zo-grasp"]
+    for name, score in looking.items():
+        tail, whole = score(model), score(Own(model))
+        most = max(float(s.abs().max()) for s in whole.values())
+        assert most > 0
+        for key, want in whole.items():
+            torch.testing.assert_close(tail[key], want, rtol=1e-5, atol=1e-6 * most)
+            assert name != "synflow" or torch.equal(tail[key] > 0, want > 0)
+
+
+@pytest.mark.parametrize("what", ["late", "tail"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "llama", "mistral", "qwen2"])
+def test_scores_behind_a_cut_are_those_of_whole_passes(prompted, family, what):
+    # Mutants: a state kept from one score to the next, or made before the weights are linearised; rows or biases of
+    # the output embedding left out; the head left out.
+    model = prompted(family, what)
+    same_scores(model)
+    out, into = model.model.get_output_embeddings(), model.model.get_input_embeddings()
+    for t in (into.weight, model.model.base_model.get_parameter(below(family)), out.weight, *model.params.values()):
+        with torch.no_grad():
+            t *= 1 + torch.arange(len(t)).view(-1, *[1] * (t.ndim - 1)) / len(t)
+        same_scores(model)
+
+
+def below(family):
+    """A weight of the first layer."""
+    masked = family in ("bert", "roberta")
+    return "encoder.layer.0.output.dense.weight" if masked else "layers.0.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "qwen2"])
+def test_what_is_trained_below_every_cut_is_no_constant(prompted, family):
+    # Mutants: a cut where something is trained after it, whatever else is; the output embedding for a constant.
+    lower, after = f"*{below(family)}", "cls.predictions.transform.*" if family == "bert" else "model.norm.weight"
+    whole = prompted(family).model
+    out = whole.get_output_embeddings().weight
+    named = next(name for name, t in whole.named_parameters() if t is out)
+    for other in (lower, named):
+        model = prompted(family, (after, other))
+        same_scores(model, keep=0.5)
+        assert all(float(s.max()) > 0 for s in scores.synflow(model, 1.0).values())
+
+
+def test_behind_a_cut_the_rest_is_computed_once_for_a_score(prompted):
+    model, seen = prompted("llama", "tail"), []
+    model.model.get_input_embeddings().register_forward_hook(lambda *_: seen.append(1))
+    scores.synflow(model, 0.1, 10)
+    scores.synflow(UserModel(model), 0.1, 10)
+    assert len(seen) == 2
+    scores.synflow(UserModel(Own(model)), 0.1, 10)
+    assert len(seen) == 12
+
+
+def test_a_data_free_output_of_ones_own_is_the_one_that_is_scored(prompted):
+    class Mine(PromptedModel):
+        def data_free(self, *, one_token=False):
+            return super().data_free(one_token=True)
+
+    mine, short = prompted("llama", "tail", kind=Mine), Own(prompted("llama", "tail", kind=Mine))
+    for name, score in scores.synflow(mine, 1.0).items():
+        assert torch.equal(score, scores.synflow(short, 1.0)[name])
 
 
 def test_it_does_not_depend_on_the_task(prompted):
@@ -167,6 +249,16 @@ def test_every_score_on_bert_tiny():
         if name == "synflow":
             assert sum(int((s > 0).sum()) for s in got.values()) == -(-d // 100)
     assert all(torch.equal(t, before[n]) for n, t in model.model.state_dict().items())
+
+
+@pytest.mark.assets
+def test_bert_tiny_behind_its_cuts():
+    one, task = load("bert-tiny"), get_task("sst2")
+    encoder = Encoder(one.tokenizer, task, task.masked, masked=True)
+    for trained in (("cls.predictions.transform.*",), ("bert.encoder.layer.1.output.*",)):
+        model = PromptedModel(one.model, encoder, trained)
+        assert model.trains_tail_only
+        same_scores(model, keep=0.01)
 
 
 class Named(nn.Module):
