@@ -19,12 +19,12 @@ import torch
 from scipy.linalg import eigh
 from scipy.linalg.blas import ssyrk
 
+from dpzo import memory
 from dpzo.directions import SphereDirection, ahead
-from dpzo.errors import Refusal
 from dpzo.noise import rounded_gaussian
 from dpzo.randomness import Streams
 from synthetic.problems import RANKS, Array
-from synthetic.sweep import Floats, _available_memory
+from synthetic.sweep import Floats
 
 _COORDINATES = 2**14  # at once
 _NOISE_GRID = 2.0**30
@@ -50,7 +50,7 @@ def simulate(
         Refusal: a T and d whose directions do not fit in memory.
     """
     most = max(run.steps for run in runs)
-    _check_memory(d, most)
+    memory.require(4 * d * (most + 30), "directions", "Simulate up to a smaller dimension, or take fewer steps.")
     streams, generator = Streams.not_private(seed, seed), np.random.Generator(np.random.SFC64([seed, d]))
     mean = 1 + generator.standard_normal(d) / np.sqrt(n)
     U = np.empty((most, d), dtype=np.float32)
@@ -109,13 +109,3 @@ def descend(
             x -= np.float32(run.alpha * moved) * u
         advance(1)
     return xs
-
-
-def _check_memory(d: int, steps: int) -> None:
-    needed, available = 4 * d * (steps + 30), _available_memory()
-    if available is not None and needed > available:
-        raise Refusal(
-            f"directions that fit in the {available / 2**30:.1f} GiB of free memory",
-            f"{steps:,} of dimension {d:,}, which need {needed / 2**30:.1f} GiB",
-            "Simulate up to a smaller dimension, or take fewer steps.",
-        )

@@ -6,7 +6,7 @@ Source: Zhang et al. 2024, section 5.1: ||A|| = 1 and Tr A of order d, sqrt(d) o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -15,13 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dpzo import ModuleModel, Refusal
+from dpzo import ModuleModel, Refusal, memory
 from dpzo.models.independence import COUPLED
 from dpzo.parameters import Parameters
 from dpzo.theory.spectra import Spectrum, power_law
 
 Array = npt.NDArray[np.float32]
 RANKS = {"d": 0.0, "sqrt(d)": 0.5, "log(d)": 1.0}  # the exponent p of a_j = j**-p that makes the effective rank this
+KEPT = 3  # problems whose records stay: every rank and method of an experiment asks for the same few, by turns
+_AT_ONCE = 2**20  # coordinates drawn at once
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,54 @@ class _Drawn:
     test: Moments
 
 
-@lru_cache(maxsize=3)  # every rank and method of an experiment asks for the same few, one seed after the other
+@lru_cache(maxsize=KEPT)
 def _drawn(n: int, d: int, seed: int) -> _Drawn:
-    def draw(which: int) -> Array:
+    memory.require(needed(n, d), "records", "Take a smaller d or n.")
+    rows = max(1, _AT_ONCE // d)
+    starts = range(0, n, rows)
+
+    def draw(which: int) -> Iterator[Array]:
         generator = np.random.Generator(np.random.SFC64([seed, d, which]))
-        return 1 + generator.standard_normal((n, d), dtype=np.float32)
+        return (1 + generator.standard_normal((min(rows, n - first), d), dtype=np.float32) for first in starts)
 
-    def moments(records: Array) -> Moments:
-        return records.mean(0, dtype=np.float64), records.var(0, dtype=np.float64)
+    records = np.empty((n, d), dtype=np.float32)
+    for first, block in zip(starts, draw(0), strict=True):
+        records[first : first + rows] = block
+    return _Drawn(records, _moments((records[first : first + rows] for first in starts), n), _moments(draw(1), n))
 
-    records = draw(0)
-    return _Drawn(records, moments(records), moments(draw(1)))
+
+def needed(n: int, d: int) -> int:
+    """Bytes that a problem's records take: those kept, and and some blocks of them while they are drawn."""
+    return 4 * n * d + 24 * max(min(n * d, _AT_ONCE), d)
+
+
+def _moments(blocks: Iterable[Array], n: int) -> Moments:
+    # Sums about 1, where the records lie, so that no digits are lost in the difference; no float64 copy of them all.
+    first, second = 0.0, 0.0
+    for block in blocks:
+        away = block - np.float64(1)
+        first, second = first + away.sum(0), second + np.einsum("ij,ij->j", away, away)
+    return 1 + first / n, second / n - np.square(first / n)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """``n`` training and ``n`` test records in R^d, drawn by ``seed``; ``rank`` is a key of RANKS."""
+    """``n`` training and ``n`` test records in R^d, drawn by ``seed``; ``rank`` is a key of RANKS.
+
+    Raises:
+        Refusal: no records or dimensions, an unknown rank; when they are drawn, records that do not fit in memory.
+    """
 
     n: int
     d: int
     rank: str
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.rank not in RANKS:
+            raise Refusal(f"an effective rank among {', '.join(RANKS)}", repr(self.rank), "Choose one.")
+        if self.n < 1 or self.d < 1:
+            raise Refusal("one record or more, of dimension 1 or more", f"n = {self.n}, d = {self.d}", "Take more.")
 
     @cached_property
     def spectrum(self) -> Spectrum:
@@ -73,6 +102,7 @@ class Problem:
     @cached_property
     def a(self) -> Array:
         """(d,) the diagonal of A."""
+        memory.require(20 * self.d, "eigenvalues, one by one,", "Take a smaller d.")
         return (np.arange(1, self.d + 1) ** -RANKS[self.rank]).astype(np.float32)
 
     @property
@@ -144,6 +174,7 @@ class Wave:
     @cached_property
     def tilts(self) -> Tensor:
         """(n, d) float64 records."""
+        memory.require(16 * self.n * self.d, "records", "Take a smaller d or n.")
         half = torch.randn(self.n // 2, self.d, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
         half *= self.tilt / half.norm(dim=1, keepdim=True)
         return torch.cat([half, -half])
@@ -182,6 +213,9 @@ class Network:
 
     Input j has standard deviation 1/j. The minimum is not known; the teacher's own loss is near it, and nothing is
     known of the curvature: it is measured (``synthetic.curvature``).
+
+    Raises:
+        Refusal: no records, or more than fit in memory.
     """
 
     n: int
@@ -190,9 +224,14 @@ class Network:
     label_noise: float = 0.1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise Refusal("one record or more", self.n, "Write --n 10000.")
+
     @cached_property
     def data(self) -> Tensor:
         """(n, inputs + 1) records: inputs, then the teacher's noisy answer."""
+        memory.require(16 * self.n * (self.inputs + self.hidden), "records", "Take a smaller n.")
         generator = torch.Generator().manual_seed(self.seed)
         x = torch.randn(self.n, self.inputs, generator=generator) / torch.arange(1, self.inputs + 1)
         noise = self.label_noise * torch.randn(self.n, 1, generator=generator)

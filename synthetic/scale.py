@@ -24,10 +24,10 @@ from dpzo import Refusal
 from dpzo.theory.noise import exact_constant, sigma
 from dpzo.theory.quadratic import Law, best
 from dpzo.theory.spectra import Spectrum, power_law
-from reproduce.results import Results
 from synthetic import growth, report, style
 from synthetic.million import Run, simulate
 from synthetic.problems import RANKS
+from synthetic.results import Results
 from synthetic.sweep import METHODS
 
 SIMULATED = ("DPZero", "DPGD-0th")  # DP-GD needs the records' whole gradients

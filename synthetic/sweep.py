@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dpzo import memory
 from dpzo.directions import SphereDirection, ahead
 from dpzo.errors import Refusal
 from dpzo.noise import rounded_gaussian
@@ -95,7 +96,9 @@ def run(
     """
     if method not in METHODS:
         raise Refusal(f"a method among {', '.join(METHODS)}", repr(method), "Choose one.")
-    _check_memory(problem, len(cells))
+    n, d = problem.records.shape  # drawn here, if they fit
+    more = needed(n, d, len(cells), int(cells.steps.max()))
+    memory.require(more, "runs", "Take a smaller d or n, or fewer cells at once.")
     x = np.zeros((len(cells), problem.d), dtype=np.float32)
     (_gradient if method == "DP-GD" else _zeroth_order)(problem, method, cells, seed, x, advance)
 
@@ -146,7 +149,7 @@ def _gradient(
     problem: Problem, method: str, cells: Cells, seed: int, x: Array, advance: Callable[[int], object]
 ) -> None:
     a, mean = problem.a, problem.train.mean
-    own = np.square(a * problem.records).sum(1)
+    own = np.concatenate([np.square(a * block).sum(1) for block in _blocks(problem.records)])
     farthest = max(float(np.linalg.norm(a * (block - mean), axis=1).max()) for block in _blocks(problem.records))
     noise = Streams.not_private(seed, seed).noise
     α, C = cells.alpha[:, None].astype(np.float32), cells.clip[:, None].astype(np.float32)
@@ -212,20 +215,7 @@ def _directions(problem: Problem, seeds: list[int]) -> Array:
     return np.stack([u.dense()["x"].numpy() for (u,) in drawn])
 
 
-def _check_memory(problem: Problem, runs: int) -> None:
-    needed = 4 * (problem.d * (2 * runs + 2 * problem.n) + problem.n * max(2 * _BLOCK, runs))
-    available = _available_memory()
-    if available is not None and needed > available:
-        raise Refusal(
-            f"runs that fit in the {available / 2**30:.1f} GiB of free memory",
-            f"a grid that needs {needed / 2**30:.1f} GiB",
-            "Take a smaller d or n, or fewer cells at once.",
-        )
-
-
-def _available_memory() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
+def needed(n: int, d: int, runs: int, steps: int) -> int:
+    """Bytes that so many runs take besides the records: iterates, a block of directions, products with the records."""
+    block = min(_BLOCK, steps)
+    return 28 * runs * d + block * (12 * d + 32 * n) + 8 * _RECORDS * (d + runs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpzo import Plan, Refusal, Relation, Stage, Streams, run
+from dpzo import Plan, Refusal, Relation, Stage, Streams, memory, run
 from dpzo.directions import SphereDirection
 from dpzo.mechanisms import GaussianMechanism, GaussianVectorMechanism
 from dpzo.models.quadratic import Quadratic
@@ -109,6 +109,6 @@ def test_runs_lie_on_the_exact_law(method, d):
 
 
 def test_directions_that_do_not_fit_are_refused(monkeypatch):
-    monkeypatch.setattr(million, "_available_memory", lambda: 10_000)
+    monkeypatch.setattr(memory, "free", lambda: 10_000)
     with pytest.raises(Refusal, match="GiB of free memory"):
         simulate(1000, 10, [Run("DPZero", "d", 0.1, 5, 1.0, 0.1)], 0)

@@ -1,18 +1,20 @@
 """The sweep's shortcuts against the library itself, run by run."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpzo import Plan, Refusal, Relation, Stage, Streams, run
+from dpzo import Plan, Refusal, Relation, Stage, Streams, memory, run
 from dpzo.directions import SphereDirection
 from dpzo.mechanisms import GaussianMechanism, GaussianVectorMechanism
 from dpzo.models.quadratic import Quadratic
 from dpzo.sampling import FullBatch
 from dpzo.theory.noise import exact_constant, sigma
-from synthetic import sweep
+from synthetic import problems, sweep
 from synthetic.problems import RANKS, Problem
 from synthetic.sweep import Cells, grid, with_noise
 
@@ -116,6 +118,39 @@ def test_the_problem_is_the_papers(rank):
 def test_refusals(monkeypatch):
     with pytest.raises(Refusal, match="DPZero"):
         sweep.run(PROBLEM, "SGD", CELLS, 0)
-    monkeypatch.setattr(sweep, "_available_memory", lambda: 1000)
-    with pytest.raises(Refusal, match="GiB of free memory"):
+    PROBLEM.records  # noqa: B018  (drawn)
+    monkeypatch.setattr(memory, "free", lambda: 1000)
+    with pytest.raises(Refusal, match="runs that need"):
         sweep.run(PROBLEM, "DPZero", CELLS, 0)
+    with pytest.raises(Refusal, match="records that need"):
+        sweep.run(Problem(N, D, "d", seed=99), "DPZero", CELLS, 0)
+
+
+def test_records_of_many_blocks_are_those_of_one(monkeypatch):
+    """Kills: a block drawn twice or left out, a variance about another mean."""
+    whole = problems._drawn(50, 7, 11)
+    monkeypatch.setattr(problems, "_AT_ONCE", 30)
+    parts = problems._drawn.__wrapped__(50, 7, 11)
+    assert np.array_equal(whole.records, parts.records)
+    for one, other in ((whole.train, parts.train), (whole.test, parts.test)):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    np.testing.assert_allclose(parts.train[0], whole.records.mean(0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(parts.train[1], whole.records.var(0, dtype=np.float64), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d", "runs", "steps"), [(20_000, 20, 100, 130), (500, 2000, 300, 2), (4000, 900, 5, 2)])
+def test_what_is_said_to_be_needed_is_what_is_needed(n, d, runs, steps):
+    """Of numpy's arrays, at most; and not twice as much. Kills: a float64 copy of all records."""
+    problems._drawn.cache_clear()
+    each = (np.full(runs, value) for value in (1e-3, 1.0, steps, 0.1))
+    tracemalloc.start()
+    problem = Problem(n, d, "d", 0)
+    kept = problem.records.nbytes
+    drawing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    sweep.run(problem, "DPZero", Cells(*each), 0)
+    whole = max(drawing, tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    said = problems.needed(n, d)
+    assert 0.6 * said < drawing < 1.02 * said
+    assert whole < max(said, kept + sweep.needed(n, d, runs, steps)) < 2 * whole
