@@ -40,13 +40,13 @@ SETS = {
         "recipe of the table": ("bert.encoder.layer.1.output.LayerNorm.*", "cls.predictions.transform.*"),
     },
     "smollm2-135m": {
-        "last queries and values": ("model.layers.29.self_attn.q_proj.*", "model.layers.29.self_attn.v_proj.*"),
         "last MLP and norms": (
             "model.layers.29.mlp.*",
             "model.layers.29.post_attention_layernorm.weight",
             "model.norm.weight",
         ),
         "last norm": ("model.norm.weight",),
+        "last queries and values": ("model.layers.29.self_attn.q_proj.*", "model.layers.29.self_attn.v_proj.*"),
     },
 }
 _TEXTS = 32  # texts of like length in one graph, so that little of it is padding
