@@ -17,6 +17,7 @@ SIZES = ("small", "laptop", "paper")
 SIZE = os.environ.get("DPZO_BOOK_SIZE", "small")
 DEVICE = os.environ.get("DPZO_BOOK_DEVICE", "cpu")
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#404040")  # told apart by all eyes
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))  # and in grey
 
 if SIZE not in SIZES:
     raise dpzo.Refusal(f"DPZO_BOOK_SIZE among {', '.join(SIZES)}", SIZE, "small is the default.")
@@ -34,7 +35,7 @@ def use_style() -> None:
     set_matplotlib_formats("svg")
     plt.rcParams.update(
         {
-            "axes.prop_cycle": plt.cycler(color=PALETTE),
+            "axes.prop_cycle": plt.cycler(color=PALETTE) + plt.cycler(linestyle=DASHES),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,

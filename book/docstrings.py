@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 _LITERAL = re.compile(r"(``.*?``)")
+_NAMES = re.compile(r"^(\s+)(\w+(?:, \w+)+):(?= )")
 
 
 def escaped(line: str) -> str:
@@ -18,10 +19,22 @@ def escaped(line: str) -> str:
 
 
 def _process(app: Any, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else escaped(line) for line in lines]
+    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else _joined(escaped(line)) for line in lines]
+
+
+def _joined(line: str) -> str:
+    r"""Put several names of one line together, or Sphinx would take all but the last for a type.
+
+    >>> _joined("    a, b: words, more: words")
+    '    a,\u200bb: words, more: words'
+    """
+    return _NAMES.sub(lambda named: named[0].replace(", ", ",\u200b"), line)
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Come before napoleon, which adds mark-up of its own."""
+    from sphinx.domains.python import PyObject
+
+    next(field for field in PyObject.doc_field_types if field.name == "variable").label = "Attributes"
     app.connect("autodoc-process-docstring", _process, priority=100)
     return {"version": "1", "parallel_read_safe": True}

@@ -32,7 +32,7 @@ def listed(toc: Any) -> list[str]:
 def lint(text: str) -> Iterator[str]:
     """What Sphinx would print as text, or drop, without a warning."""
     open_fences: list[tuple[str, str | None, int]] = []
-    in_math, before = 0, ""
+    in_math, before, columns = 0, "", 0
     for number, line in enumerate(text.splitlines(), 1):
         fence = None if in_math else _FENCE.match(line)
         inside = open_fences[-1] if open_fences else None
@@ -50,6 +50,10 @@ def lint(text: str) -> Iterator[str]:
                 yield f"line {number}: $$ without a blank line before it is printed as text"
             if dollars % 2:
                 in_math = 0 if in_math else number
+            bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+            if bars and columns and bars != columns:
+                yield f"line {number}: a row of {bars - 1} cells in a table of {columns - 1}"
+            columns = columns if bars and columns else bars
         before = line
     if in_math:
         yield f"line {in_math}: $$ is never closed"
@@ -60,6 +64,12 @@ def lint(text: str) -> Iterator[str]:
 def prose(text: str) -> str:
     """The text without cells and code."""
     return re.sub(r"^(`{3,})(?:\{code-cell\}.*?|[a-z]*)\n.*?^\1\s*$", "", text, flags=re.M | re.S)
+
+
+def unchecked(text: str) -> Iterator[str]:
+    """Statements after which no test is named before the next one."""
+    parts = re.split(r"^`{3,}\{prf:(?:theorem|lemma|proposition|corollary)\}", text, flags=re.M)
+    yield from (part.split("\n")[0].strip() for part in parts[1:] if "`tests/" not in part)
 
 
 def labels(text: str) -> set[str]:

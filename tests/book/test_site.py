@@ -29,9 +29,16 @@ def site(tmp_path_factory):
     return out / "_build" / "html"
 
 
-def seen(page: Path) -> str:
+def seen(page: Path, *more: str) -> str:
     """The page's document after its scripts ran."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+        *more,
+    ]
     command = [CHROMIUM, *options, "--virtual-time-budget=8000", "--dump-dom", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
@@ -62,6 +69,42 @@ def test_a_page_as_the_browser_shows_it(site, page):
     assert "</html>" in dom
     assert not read_page(dom).faults
     assert ('class="math' not in dom) or ("<mjx-container" in dom)  # where there are formulas, MathJax has run
+
+
+PHONE = """<iframe width="390" height="800" src="{page}"></iframe><script>
+addEventListener("load", () => {{
+  const inside = document.querySelector("iframe")
+  const tell = () => {{ document.title = "width " + inside.contentDocument.documentElement.scrollWidth }}
+  const formulas = inside.contentWindow.MathJax?.startup?.promise
+  formulas ? formulas.then(tell) : tell()
+}})</script>"""
+
+
+def width_on_a_phone(page: Path) -> int:
+    """How wide a page is that gets 390 pixels."""
+    frame = page.with_name("_phone.html")
+    frame.write_text(PHONE.format(page=page.name))
+    try:
+        told = re.search(r"<title>width (\d+)</title>", seen(frame, "--allow-file-access-from-files"))
+    finally:
+        frame.unlink()
+    assert told, "the page was not measured"
+    return int(told[1])
+
+
+@needs_chromium
+@pytest.mark.parametrize("page", sources())
+def test_a_page_fits_a_phone(site, page):
+    """What is wide scrolls in its own box."""
+    assert width_on_a_phone(site / f"{page}.html") <= 390
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "fits"), [(300, True), (600, False)])
+def test_a_page_that_is_too_wide_is_seen(tmp_path, width, fits):
+    page = tmp_path / "a.html"
+    page.write_text(f'<!doctype html><meta name="viewport" content="width=device-width"><p style="width: {width}px">x')
+    assert (width_on_a_phone(page) <= 390) is fits
 
 
 @needs_chromium

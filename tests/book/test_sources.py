@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from tests.book.pages import BOOK, ROOT, labels, lint, listed, read_page, references, sources
+from tests.book.pages import BOOK, ROOT, labels, lint, listed, read_page, references, sources, unchecked
 
 PAGES = sources()
 TOC = listed(yaml.safe_load((BOOK / "_toc.yml").read_text("utf-8")))
@@ -44,6 +44,8 @@ def test_formulas_and_fences(page):
         ("````{dropdown} S\n```{code-cell} python3\n1\n```\n````", True),
         ("```{code-cell} python3\n1\n", True),
         ("```{prf:proof}\ntext\n\n```{math}\nx\n```\n", True),
+        ("| a | b |\n| --- | --- |\n| $P(A \\mid D)$ | c |\n\n| one |\n", False),
+        ("| a | b |\n| --- | --- |\n| $|F|$ | c |\n", True),
     ],
 )
 def test_a_bad_formula_or_fence_is_seen(text, wrong):
@@ -90,6 +92,17 @@ def test_every_file_that_a_page_names_is_there(page):
     for file, name in named:
         assert (ROOT / file).is_file(), file
         assert not name or re.search(rf"^def {name}\(", (ROOT / file).read_text("utf-8"), re.M), name
+
+
+@BY_PAGE
+def test_every_statement_names_the_test_that_checks_it(page):
+    assert not list(unchecked(PAGES[page]))
+
+
+def test_a_statement_without_a_test_is_seen():
+    statement = "```{prf:theorem} One\n:label: thm-one\nx\n```\n\n"
+    assert not list(unchecked(f"{statement}Checked: `tests/a.py`.\n"))
+    assert list(unchecked(f"{statement}Words.\n\n{statement}`tests/a.py`")) == ["One"]
 
 
 @BY_PAGE
