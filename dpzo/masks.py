@@ -49,7 +49,8 @@ class Pruning:
         weights: (best, worst), multiples of the direction that fall linearly from the best kept coordinate to the
             worst; None: all 1.
         seed: public, for scores that are random: the same at every stage.
-        must_train: patterns of names; a mask that keeps nothing of a tensor that they match is refused.
+        must_train: patterns of names; a mask that keeps nothing of a tensor that they match is refused, at the start:
+            so it takes masks that can be foreseen ("static"), or that keep some of every tensor ("layer").
     """
 
     score: Score = "synflow"
@@ -71,6 +72,12 @@ class Pruning:
                 positive("weight", weight)
         if isinstance(self.must_train, str):
             raise Refusal("must_train as a tuple of patterns", repr(self.must_train), "Write (pattern,).")
+        if self.must_train and self.strategy != "static" and self.scope == "global":
+            raise Refusal(
+                'must_train beside strategy "static" or scope "layer"',
+                f'"{self.strategy}" and "global"',
+                "What a later mask will keep cannot be foreseen, and steps would be spent before it is refused.",
+            )
 
     def mask(self, model: Any, keep: float, before: "Mask | None" = None) -> "Mask":
         """Score ``model`` (params; for some scores ``data_free``) and keep the best share ``keep``.

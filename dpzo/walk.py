@@ -33,8 +33,6 @@ class Walk:
         self._masks: list[Mask] = []
         if plan.pruning is not None and plan.pruning.strategy == "static":
             self._masks = fixed_masks(plan.pruning, model, plan.stages)
-        elif plan.pruning is not None and plan.pruning.must_train:
-            fixed_masks(plan.pruning, model, plan.stages)  # so that what is refused at once is refused before a step
         self.enter(0)
 
     def enter(self, number: int) -> None:

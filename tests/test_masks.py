@@ -174,7 +174,11 @@ def test_refusals():
         Pruning(score="magnitude", must_train=("bias",)).mask(model(), 0.5)
     with pytest.raises(Refusal, match=r"none of its 3 coordinates"):
         Pruning(score="magnitude", must_train=("b",)).mask(Bare({"a": torch.ones(9), "b": torch.zeros(3)}), 0.1)
-    assert Pruning(score="magnitude", scope="layer", must_train=("*",)).mask(model(), 1e-9).count == 3
+    for strategy in ("dynamic", "incremental"):  # whose later masks nobody can foresee
+        with pytest.raises(Refusal, match='static" or scope "layer'):
+            Pruning(score="magnitude", strategy=strategy, must_train=("b",))
+        layers = Pruning(score="magnitude", scope="layer", strategy=strategy, must_train=("*",))
+        assert layers.mask(model(), 1e-9).count == 3
     assert set(SCORES) == {"synflow", "magnitude", "random", "zo-grasp", "authors"}
 
 

@@ -344,7 +344,7 @@ def test_refused_before_anything_is_spent(tmp_path):
     refuses(
         "do not pull",
         lambda: run(
-            replace(dp_zoso(stages=SHARES[:0] or (Stage(2, 0.1, 0.1, proximal=1.0),), **NET), algorithm="dpzero"),
+            replace(dp_zoso(stages=(Stage(2, 0.1, 0.1, proximal=1.0),), **NET), algorithm="dpzero"),
             network(),
             RECORDS,
             Streams.secure(1),
@@ -356,8 +356,8 @@ def test_refused_before_anything_is_spent(tmp_path):
         refuses("data_free", lambda: run(plan, blind, RECORDS, Streams.secure(1), ledger=ledger))
         strict = replace(plan, pruning=Pruning(must_train=("2.bias",)))
         refuses("which must train", lambda: run(strict, network(), RECORDS, Streams.secure(1), ledger=ledger))
-        late = (Stage(2, 0.1, 0.1, keep=1.0), Stage(2, 0.1, 0.1, keep=0.02))  # what can be foreseen is
-        strict = replace(strict, stages=late, pruning=replace(strict.pruning, score="magnitude", strategy="dynamic"))
+        late = (Stage(2, 0.1, 0.1, keep=1.0), Stage(2, 0.1, 0.1, keep=0.02))  # not when the first stage is spent
+        strict = replace(strict, stages=late, pruning=Pruning(score="magnitude", must_train=("2.bias",)))
         refuses("which must train", lambda: run(strict, network(), RECORDS, Streams.secure(1), ledger=ledger))
         assert ledger.charged == 0
     assert (tmp_path / "l").read_bytes() == b""
