@@ -19,3 +19,27 @@ def positive(name: str, value: float) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise Refusal(f"{name} to be a positive finite number", value, "Choose a value above zero.")
+
+
+def not_negative(name: str, value: float) -> None:
+    """Refuse anything but 0 or a positive finite number.
+
+    >>> not_negative("sigma", -1.0)
+    Traceback (most recent call last):
+    ...
+    dpzo.errors.Refusal: expected sigma to be 0 or a positive finite number; got -1.0. Choose a larger value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise Refusal(f"{name} to be 0 or a positive finite number", value, "Choose a larger value.")
+
+
+def whole(name: str, value: int, least: int = 1) -> None:
+    """Refuse anything but a whole number from ``least`` on.
+
+    >>> whole("steps", 1.5)
+    Traceback (most recent call last):
+    ...
+    dpzo.errors.Refusal: expected steps to be a whole number, at least 1; got 1.5. Give an int.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise Refusal(f"{name} to be a whole number, at least {least}", value, "Give an int.")

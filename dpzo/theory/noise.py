@@ -51,5 +51,5 @@ def sigma(clip_threshold: float, steps: float, n: float, epsilon: float, constan
 
 def _check(epsilon: float, delta: float) -> None:
     positive("epsilon", epsilon)
-    if not 0 < delta < 1:
-        raise Refusal("a delta strictly between 0 and 1", delta, "Choose one well below 1/n.")
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 1e-200 <= delta < 1:
+        raise Refusal("a delta above 0, from 1e-200 on, and below 1", delta, "Choose one well below 1/n.")

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from scipy.optimize import brentq
 
-from dpzo.errors import Refusal, positive
+from dpzo.errors import Refusal, not_negative, positive, whole
 from dpzo.theory.spectra import Spectrum
 from dpzo.types import Floats
 
@@ -60,8 +60,9 @@ class Law:
     def __post_init__(self) -> None:
         if self.direction not in get_args(Direction):
             raise Refusal(f"a direction among {', '.join(get_args(Direction))}", repr(self.direction), "Choose one.")
-        if self.directions < 1 or (self.direction == "gradient" and self.directions != 1):
-            raise Refusal("one direction a step, or more of a random one", self.directions, "Give directions=1.")
+        whole("directions", self.directions)
+        if self.direction == "gradient" and self.directions != 1:
+            raise Refusal("one direction a step for the gradient", self.directions, "Leave directions out.")
 
     @property
     def _b_and_coupling(self) -> tuple[float, float]:
@@ -70,11 +71,6 @@ class Law:
         p, q = fourth_moments(self.direction, self.spectrum.d)
         K = self.directions
         return (p - q) / K + 1 - 1 / K, q / K
-
-    @property
-    def noise_directions(self) -> int:
-        """How many noises of variance sigma^2 reach each coordinate in a step: K, or 1 for a vector's."""
-        return self.directions
 
     def crowding(self, alpha: float) -> float:
         """h(alpha) = (q/K) sum_j alpha a_j / (2 - alpha b a_j): the method is stable exactly while h < 1.
@@ -126,7 +122,7 @@ class Law:
         self.check(alpha)
         positive("sigma", sigma)
         b, _ = self._b_and_coupling
-        a, noise = self.spectrum.values, self.noise_directions * sigma**2
+        a, noise = self.spectrum.values, self.directions * sigma**2
         with np.errstate(divide="ignore", over="ignore"):
             return np.asarray(alpha * noise / (1 - self.crowding(alpha)) / (a * (2 - alpha * b * a)), dtype=np.float64)
 
@@ -134,19 +130,28 @@ class Law:
         """Follow the recursion for ``steps`` steps from m_0 = ``start``, one for each distinct eigenvalue.
 
         Step sizes beyond the stability threshold are allowed: the law holds there too, it only grows.
+
+        Raises:
+            Refusal: a step size that is not positive, steps below 0, or a start that is not one finite number from 0
+                on for each eigenvalue.
         """
         positive("alpha", alpha)
+        whole("steps", steps, 0)
         b, q = self._b_and_coupling
         a, k = self.spectrum.values, self.spectrum.counts
+        m_0 = np.asarray(start, dtype=np.float64)
+        if m_0.shape != a.shape or not np.isfinite(m_0).all() or (m_0 < 0).any():
+            came = f"shape {m_0.shape}" if m_0.shape != a.shape else f"some from {m_0.min():g} to {m_0.max():g}"
+            raise Refusal(f"{len(a)} squared errors, one for each distinct eigenvalue", came, "Give E (e_j)^2 at x_0.")
         keep = 1 - 2 * alpha * a + alpha**2 * b * a**2
         # Two columns: the transient, and the response to sigma^2 = 1.
-        m = np.stack([np.broadcast_to(np.asarray(start, dtype=np.float64), a.shape), np.zeros_like(a)])
+        m = np.stack([m_0, np.zeros_like(a)])
         losses, slopes = np.empty((steps + 1, 2)), np.empty((steps + 1, 2))
         for t in range(steps + 1):
             losses[t], slopes[t] = m @ (k * a / 2), m @ (k * a**2)
             if t < steps:
                 m = keep * m + alpha**2 * q * slopes[t][:, None]
-                m[1] += alpha**2 * self.noise_directions
+                m[1] += alpha**2 * self.directions
         return Trajectory(losses, slopes, m)
 
 
@@ -189,7 +194,15 @@ def best(
     lengths follows from one trajectory: F_T = transient_T + sigma(T)^2 response_T. The ``grid`` step sizes are spaced
     evenly in the logarithm up to the stability threshold; then twice more, between the neighbours of the best. Not to
     move, T = 0, is allowed, and told as alpha = 0.
+
+    Raises:
+        Refusal: a noise or a number of steps below 0, no step sizes, or no such value.
     """
+    not_negative("noise_per_root_step", noise_per_root_step)
+    whole("most_steps", most_steps, 0)
+    whole("grid", grid)
+    if of not in ("losses", "squared_gradients"):
+        raise Refusal("losses or squared_gradients", repr(of), "Choose one.")
     t = np.arange(most_steps + 1)
     alphas = law.stable_below * np.geomspace(1e-4, 0.999, grid)
     found = Best(0.0, 0, math.inf)

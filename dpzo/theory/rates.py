@@ -6,64 +6,25 @@ E ||grad F(x_tau)||^2, tau uniform on the steps, except those under PL, which ar
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from dpzo.errors import Refusal, positive
 from dpzo.theory import noise
+from dpzo.theory.problem import Problem, failing_under_pl
 
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """The constants of the assumptions, and the budget.
-
-    Attributes:
-        n: records; replace-one neighbours.
-        d: dimension.
-        r: effective rank, Tr H <= r ||H||, from 1 to d; d says no more than smoothness.
-        L: every record's loss is L-Lipschitz.
-        l: F is l-smooth (for theorem 3 every record's loss).
-        gap: F(x_0) - F*.
-        epsilon, delta: the budget of the whole run.
-        B: |F| <= B along the run (theorem 3 alone; it enters by a logarithm).
-        mu: the PL constant, for the corollaries under PL.
-        exact: noise by exact composition, or by the paper's Lemma 2.2.
-
-    Raises:
-        Refusal: constants out of range, or that contradict one another (r > d, mu > l).
-    """
-
-    n: int
-    d: int
-    r: float
-    L: float
-    l: float
-    gap: float
-    epsilon: float
-    delta: float
-    B: float = 1.0
-    mu: float | None = None
-    exact: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("n", "d", "L", "l", "gap", "epsilon", "B"):
-            positive(name, getattr(self, name))
-        if not 1 <= self.r <= self.d:
-            raise Refusal(f"an effective rank from 1 to d = {self.d}", self.r, "r is Tr H over the norm of H.")
-        if self.mu is not None and not 0 < self.mu <= self.l:
-            raise Refusal(f"a PL constant above 0 and at most l = {self.l:g}", self.mu, "PL implies mu <= l.")
-        noise.lemma_constant(self.epsilon, self.delta)
-
-    @property
-    def k(self) -> float:
-        """The constant of the noise."""
-        of = noise.exact_constant if self.exact else noise.lemma_constant
-        return of(self.epsilon, self.delta)
-
-    @property
-    def budget(self) -> float:
-        """n epsilon / sqrt(k): how many standard errors of noise the data are worth."""
-        return self.n * self.epsilon / math.sqrt(self.k)
+__all__ = [
+    "THEOREMS",
+    "UNDER_PL",
+    "Guarantee",
+    "Problem",
+    "dp_gd",
+    "pl_dp_gd",
+    "pl_dpgd_zeroth",
+    "pl_dpzero",
+    "sharper",
+    "theorem_1",
+    "theorem_2",
+    "theorem_3",
+]
 
 
 class Guarantee(NamedTuple):
@@ -76,7 +37,8 @@ class Guarantee(NamedTuple):
         clip: C, in units of the derivative, or of a vector's norm for DPGD-0th and DP-GD.
         sigma: standard deviation of the noise on the mean, at this T.
         bound: the right-hand side.
-        fails: conditions of the theorem that these constants do not meet; the bound is claimed when there are none.
+        fails: conditions of the theorem that these constants do not meet, and, under PL, that the bound says nothing;
+            it is claimed when there are none.
     """
 
     alpha: float
@@ -175,42 +137,78 @@ def dp_gd(p: Problem) -> Guarantee:
 
     From the descent lemma with alpha = 1/l: avg E ||grad F||^2 <= 2 l gap / T + r sigma^2, where sigma^2 grows as T.
 
-    Source: the orders are those of Zhang et al. 2024, Table 1; the constants and the proof are ours (see the book).
+    Source: the orders are those of Zhang et al. 2024, Table 1; constants and proof are ours,
+    Proposition prop-pl-naive of the book.
     """
     rate = math.sqrt(p.r) / p.budget
     return _guarantee(p, 1 / p.l, 1 / rate, 0.0, p.L, (2 * p.gap * p.l + 32 * p.L**2) * rate)
+
+
+def pl_dpgd_zeroth(p: Problem) -> Guarantee:
+    """DPGD-0th under PL, last iterate: error O(kappa L^2 d^2 r log / (mu n^2 epsilon^2)); r = d is smoothness alone.
+
+    One step: E gap' <= (1 - alpha mu / 2) gap + alpha^2 l r sigma^2 / 2 + alpha l^2 lambda^2 d^3 / 4, for alpha up to
+    1 / (4 l (r + 2)) and up to 1 / (4 l d). As no record's estimate is longer than C = L d, nothing is clipped.
+
+    Raises:
+        Refusal: no PL constant.
+
+    Source: the orders are those of Zhang et al. 2024, Corollaries F.2 and F.3; constants and proof are ours,
+    Proposition prop-pl-naive of the book.
+    """
+    alpha = 1 / (4 * p.l * min(p.r + 2, p.d))
+    return _under_pl(p, alpha, 2 / (alpha * p.pl), p.L * p.d, alpha * p.l * p.r / p.pl, smoothed=True)
+
+
+def pl_dp_gd(p: Problem) -> Guarantee:
+    """DP-GD under PL, last iterate: error O(kappa L^2 r log / (mu n^2 epsilon^2)).
+
+    One step of alpha = 1/l: E gap' <= (1 - mu/l) gap + r sigma^2 / (2 l).
+
+    Raises:
+        Refusal: no PL constant.
+
+    Source: ours, Proposition prop-pl-naive of the book.
+    """
+    return _under_pl(p, 1 / p.l, p.l / p.pl, p.L, p.r / (2 * p.pl), smoothed=False)
 
 
 def pl_dpzero(p: Problem) -> Guarantee:
     """DPZero under PL and low effective rank, last iterate: error O(kappa L^2 r log / (mu n^2 epsilon^2)).
 
     One step of theorem 3's proof contracts the gap: E gap' <= (1 - alpha mu / 2) gap + alpha^2 l r sigma^2 / 2 + (alpha
-    l^2 lambda^2 d^3) / 4 + alpha (L^2 d + 8 B l (r + 2)) P(some value is clipped). With T = (2 / (alpha mu)) log(..)
-    the noise's floor is alpha l r sigma^2 / mu, at most sigma^2 / (4 mu); the clip's, with C = 4 Ltilde, is at most
-    2 L^2 T / (mu budget^2).
-
-    Source: the orders are those of Zhang et al. 2024, Corollary F.4; the constants are ours.
+    l^2 lambda^2 d^3) / 4 + alpha (L^2 d + 8 B l (r + 2)) P(some value is clipped). The noise's floor is alpha l r
+    sigma^2 / mu, at most sigma^2 / (4 mu); the clip's, with C = 4 Ltilde, is at most 2 L^2 T / (mu budget^2).
 
     Raises:
         Refusal: no PL constant.
+
+    Source: the orders are those of Zhang et al. 2024, Corollary F.4; the constants are ours, Proposition prop-pl.
     """
-    if p.mu is None:
-        raise Refusal("a PL constant mu", None, "Give Problem(mu=...), or use theorem_3.")
-    alpha = 1 / (4 * p.l * (p.r + 2))
-    clip = 4 * p.L * math.sqrt(_log_of_clip(p))
-    per_step = noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2
-    # T balances the contraction against a floor that grows with T; the floor of 2 / (alpha mu) steps sets the scale.
-    scale = 2 / (alpha * p.mu)
-    target = scale * per_step / (4 * p.mu)
-    steps = scale * max(1.0, math.log(p.gap / target)) if p.gap > target else scale
-    # The first branch keeps the smoothing from causing clips, as in theorem 3.
-    zo_eps = min((2 - math.sqrt(2)) * clip, math.sqrt(target * p.mu / p.d)) / (p.l * p.d)
-    floors = (
-        steps * per_step / (4 * p.mu),  # noise
-        (p.l * zo_eps) ** 2 * p.d**3 / (2 * p.mu),  # smoothing
-        2 * p.L**2 * steps / (p.mu * p.budget**2),  # clipping
-    )
-    return _guarantee(p, alpha, steps, zo_eps, clip, math.exp(-steps / scale) * p.gap + sum(floors))
+    alpha, clip = 1 / (4 * p.l * (p.r + 2)), 4 * p.L * math.sqrt(_log_of_clip(p))
+    rare = 2 * p.L**2 / (p.pl * p.budget**2)
+    g = _under_pl(p, alpha, 2 / (alpha * p.pl), clip, 1 / (4 * p.pl), smoothed=True, rare=rare)
+    if p.gap > 2 * p.B:
+        return g._replace(fails=(f"a gap of {p.gap:.3g}, above 2 B = {2 * p.B:.3g}, contradicts |F| <= B", *g.fails))
+    return g
+
+
+def _under_pl(
+    p: Problem, alpha: float, scale: float, clip: float, noisy: float, *, smoothed: bool, rare: float = 0.0
+) -> Guarantee:
+    # exp(-T / scale) gap + T (noisy sigma_1^2 + rare) + smoothing, sigma_1 the noise of a run of one step. T brings the
+    # first down to the target, what the noise of ``scale`` steps leaves, and smoothing adds half of it.
+    floor = noisy * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2
+    target = scale * floor
+    steps = scale * (max(1.0, math.log(p.gap / target)) if p.gap > target else 1.0)
+    zo_eps = smoothing = 0.0
+    if smoothed:
+        # The first branch keeps the smoothing from causing clips, as in theorem 3.
+        zo_eps = min((2 - math.sqrt(2)) * clip, math.sqrt(target * p.pl / p.d)) / (p.l * p.d)
+        smoothing = (p.l * zo_eps) ** 2 * p.d**3 / (2 * p.pl)
+    bound = math.exp(-steps / scale) * p.gap + steps * (floor + rare) + smoothing
+    g = _guarantee(p, alpha, steps, zo_eps, clip, bound)
+    return g._replace(fails=(*g.fails, *failing_under_pl(p, bound)))
 
 
 THEOREMS = {
@@ -219,3 +217,4 @@ THEOREMS = {
     "DPZero, theorem 3": theorem_3,
     "DP-GD": dp_gd,
 }
+UNDER_PL = {"DPGD-0th": pl_dpgd_zeroth, "DPZero": pl_dpzero, "DP-GD": pl_dp_gd}

@@ -20,10 +20,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from dpzo.errors import Refusal
+import numpy as np
+
+from dpzo.errors import Refusal, not_negative, positive, whole
 from dpzo.theory import noise
+from dpzo.theory.problem import Problem, failing_under_pl
 from dpzo.theory.quadratic import Law
-from dpzo.theory.rates import Problem
 from dpzo.types import Floats
 
 Decay = Literal["step size", "noise"]
@@ -52,7 +54,8 @@ class StagewiseGuarantee(NamedTuple):
         sigma: standard deviation of the noise on the mean where ``noise_scale`` is 1.
         bounds: on E F - F* after each stage.
         unit: E*.
-        fails: conditions that these constants do not meet; the bounds are claimed when there are none.
+        fails: conditions that these constants do not meet, or that the bound says nothing; it is claimed when there
+            are none.
     """
 
     stages: tuple[Phase, ...]
@@ -99,8 +102,6 @@ def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = No
     fails = []
     if most < S:
         fails.append(f"{S} stages where the noise allows {most}: 12 log(2) (2^S - 1) E* must be at most the gap")
-    if p.gap > p.L**2 / (2 * μ):
-        fails.append(f"a gap above L^2 / (2 mu) = {p.L**2 / (2 * μ):.3g} contradicts PL")
     T1 = math.ceil(math.log(4) / -math.log1p(-largest_step(p) * μ / 2))
     doubled = [2**s if decay == "step size" else 1 for s in range(S)]
     made = tuple(
@@ -108,7 +109,8 @@ def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = No
         for s, k in enumerate(doubled)
     )
     σ = math.sqrt((2**S - 1) * T1) * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k)
-    return StagewiseGuarantee(made, σ, bounds_after(p, made, σ), unit, tuple(fails))
+    bounds = bounds_after(p, made, σ)
+    return StagewiseGuarantee(made, σ, bounds, unit, (*fails, *failing_under_pl(p, bounds[-1])))
 
 
 def constant(p: Problem) -> StagewiseGuarantee:
@@ -120,31 +122,40 @@ def constant(p: Problem) -> StagewiseGuarantee:
     η = largest_step(p)
     T = math.ceil(max(1.0, math.log(p.gap / (2 * unit))) / -math.log1p(-η * μ / 2))
     made, σ = (Phase(T, η, λ, clip),), noise.sigma(clip, T, p.n, p.epsilon, p.k)
-    return StagewiseGuarantee(made, σ, bounds_after(p, made, σ), unit, ())
+    bounds = bounds_after(p, made, σ)
+    return StagewiseGuarantee(made, σ, bounds, unit, failing_under_pl(p, bounds[-1]))
 
 
 def bounds_after(p: Problem, stages: Sequence[Phase], sigma: float) -> tuple[float, ...]:
     """Bounds on E F - F* after each of any stages, noise of standard deviation ``sigma`` * noise_scale on the mean.
 
     Raises:
-        Refusal: a step size above 1 / (4 l (r + 2)), to which the proof does not reach, or no PL constant.
+        Refusal: a step size above 1 / (4 l (r + 2)), to which the proof does not reach, a stage or a noise that is
+            none, or no PL constant.
 
     Source: ours, Theorem thm-stagewise (1).
     """
-    μ, d, gap, out = _pl(p), p.d, p.gap, []
+    μ, d, gap, out = p.pl, p.d, p.gap, []
+    not_negative("sigma", sigma)
     for stage in stages:
+        _check(stage)
         if stage.step_size > largest_step(p) * (1 + 1e-12):
             raise Refusal(f"a step size of at most {largest_step(p):.6g}", stage.step_size, "Take a smaller one.")
         σ, C = sigma * stage.noise_scale, stage.clip_threshold
         keep = (1 - stage.step_size * μ / 2) ** stage.steps
         noisy = stage.step_size * p.l * p.r * σ**2 / μ
-        smooth = (p.l * stage.zo_eps) ** 2 * p.r * (3 * p.r + 8) / (8 * μ)
+        smooth = smoothing_floor(stage.zo_eps, l=p.l, r=p.r, mu=μ)
         slack = max(C - p.l * stage.zo_eps * d / 2, 0.0)
         clipped = 0.0 if p.L * math.sqrt(d) <= C else min(1.0, 2 * p.n * math.exp(-((slack / p.L) ** 2) / 2))
         rare = 2 / μ * (p.L**2 * d + p.L * math.sqrt(d) * (C + σ)) * clipped
         gap = keep * gap + (1 - keep) * (noisy + smooth + rare)
         out.append(gap)
     return tuple(out)
+
+
+def smoothing_floor(zo_eps: float, *, l: float, r: float, mu: float) -> float:
+    """What smoothing leaves of F - F* under PL, however many steps: l^2 lambda^2 r (3 r + 8) / (8 mu)."""
+    return (l * zo_eps) ** 2 * r * (3 * r + 8) / (8 * mu)
 
 
 def exactly_after(law: Law, stages: Sequence[Phase], sigma: float, start: Floats) -> tuple[float, ...]:
@@ -155,7 +166,7 @@ def exactly_after(law: Law, stages: Sequence[Phase], sigma: float, start: Floats
     m, out = start, []
     for stage in stages:
         σ, path = sigma * stage.noise_scale, law.trajectory(stage.step_size, stage.steps, m)
-        m = path.last[0] + σ**2 * path.last[1]
+        m = np.maximum(path.last[0] + σ**2 * path.last[1], 0.0)  # rounding may go below
         out.append(float(path.loss(σ)[-1]))
     return tuple(out)
 
@@ -185,14 +196,16 @@ def largest_step(p: Problem) -> float:
     return 1 / (4 * p.l * (p.r + 2))
 
 
-def _pl(p: Problem) -> float:
-    if p.mu is None:
-        raise Refusal("a PL constant mu", None, "Give Problem(mu=...), or use theorem_3, which needs none.")
-    return p.mu
+def _check(stage: Phase) -> None:
+    whole("the steps of a stage", stage.steps)
+    positive("step_size", stage.step_size)
+    positive("clip_threshold", stage.clip_threshold)
+    not_negative("zo_eps", stage.zo_eps)
+    not_negative("noise_scale", stage.noise_scale)
 
 
 def _constants(p: Problem) -> tuple[float, float, float, float]:
-    μ, b = _pl(p), p.budget
+    μ, b = p.pl, p.budget
     root = math.sqrt(max(1.0, math.log(5 * p.n * p.d * b**2)))
     clip = 2 * p.L * root
     # The first keeps smoothing from causing clips, record by record; the second keeps it below the noise.

@@ -1,5 +1,7 @@
 """What follows from the recursion: the stability threshold, the stationary error, the best (alpha, T), refusals."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -131,11 +133,35 @@ def test_a_step_size_beyond_the_threshold_is_refused_and_by_how_much():
 
 
 def test_laws_that_are_none():
-    for direction, K in (("cube", 1), ("gaussian", 0), ("sphere", -1), ("gradient", 2)):
+    for direction, K in (("cube", 1), ("gaussian", 0), ("sphere", -1), ("gradient", 2), ("sphere", 1.5),
+                         ("sphere", math.nan), ("sphere", True), ("sphere", "2")):  # fmt: skip
         with pytest.raises(Refusal):
             Law(flat(3), direction, K)
     with pytest.raises(Refusal):
         Law(flat(3)).stationary(0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "start"),
+    [(-1, [1.0]), (1.5, [1.0]), (3, [-1.0]), (3, [math.nan]), (3, [math.inf]), (3, [1.0, 1.0]), (3, 1.0), (3, [[1.0]])],
+)
+def test_a_trajectory_from_nowhere(steps, start):
+    with pytest.raises(Refusal):
+        Law(flat(3)).trajectory(0.1, steps, np.array(start))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"most_steps": -1}, {"most_steps": 2.5}, {"grid": 0}, {"grid": 2.5}, {"of": "last"}, {"start": np.ones(2)},
+     *({"noise_per_root_step": noise} for noise in (-0.1, math.nan, math.inf, "1"))],
+    ids=str,
+)  # fmt: skip
+def test_a_search_that_is_refused(bad):
+    asked = {"law": Law(flat(3)), "start": np.ones(1), "noise_per_root_step": 0.1, "most_steps": 9}
+    assert best(**asked, grid=1).steps == 9
+    assert best(**asked | {"most_steps": 0}) == (0.0, 0, 1.5)
+    with pytest.raises(Refusal):
+        best(**asked | bad)
 
 
 @pytest.mark.parametrize("law", ["sphere", "gradient"])

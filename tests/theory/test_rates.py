@@ -6,12 +6,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sympy as sp
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpzo import Refusal
 from dpzo.theory import noise
-from dpzo.theory.rates import THEOREMS, Problem, dp_gd, pl_dpzero, sharper, theorem_1, theorem_2, theorem_3
+from dpzo.theory.rates import (
+    THEOREMS,
+    UNDER_PL,
+    Problem,
+    dp_gd,
+    pl_dp_gd,
+    pl_dpgd_zeroth,
+    pl_dpzero,
+    sharper,
+    theorem_1,
+    theorem_2,
+    theorem_3,
+)
+from dpzo.theory.stagewise import constant, stagewise
 
 BASE = Problem(n=10**9, d=10**4, r=50.0, L=2.0, l=3.0, gap=0.7, epsilon=2.0, delta=1e-6, B=5.0, mu=0.1)
 
@@ -140,7 +153,9 @@ def test_what_is_sharper():
     assert "below sqrt(r D)" in sharper(few).fails[0]
     assert "below sqrt(r D)" in sharper(replace(BASE, n=1000), vector=True).fails[0]
     assert sharper(replace(BASE, n=1000)).fails == ()
-    assert math.isfinite(sharper(Problem(n=1, d=1, r=1.0, L=1.0, l=1.0, gap=1.0, epsilon=1e-6, delta=0.5)).bound)
+    fewest = sharper(Problem(n=1, d=1, r=1.0, L=1.0, l=1.0, gap=1.0, epsilon=1e-6, delta=0.5))
+    assert fewest.clip == 2  # log M is held at 1 where the bound is not claimed anyway
+    assert fewest.fails
 
 
 @given(PROBLEMS)
@@ -160,10 +175,11 @@ def test_the_pl_radius_is_capped_where_the_budget_is_small():
 
 @given(PROBLEMS)
 def test_sigma_is_that_of_t_steps_at_c(p):
-    for theorem in (*THEOREMS.values(), lambda p: pl_dpzero(replace(p, mu=p.l / 3))):
+    p = replace(p, mu=p.l / 3)
+    for theorem in (*THEOREMS.values(), *UNDER_PL.values()):
         g = theorem(p)
         assert g.sigma == pytest.approx(4 * g.clip * math.sqrt(2 * g.steps * p.k) / (p.n * p.epsilon))
-        assert (g.steps < 1) == bool(g.fails)
+        assert (g.steps < 1) == any("below 1" in why for why in g.fails)
 
 
 @given(PROBLEMS)
@@ -205,7 +221,7 @@ def test_too_few_records_fail_and_say_so():
 
 
 def test_exact_noise_makes_every_bound_smaller_at_usual_budgets():
-    for theorem in (*THEOREMS.values(), pl_dpzero):
+    for theorem in (*THEOREMS.values(), *UNDER_PL.values()):
         assert theorem(replace(BASE, exact=True)).bound < 0.9 * theorem(BASE).bound
         large = replace(BASE, epsilon=300.0)
         assert theorem(replace(large, exact=True)).bound > theorem(large).bound
@@ -240,6 +256,76 @@ def test_no_term_of_the_pl_bound_is_left_out():
     assert contracted(p, pl_dpzero(p).steps) == pytest.approx(pl_dpzero(p).bound, rel=1e-5)
 
 
+def contracted_unclipped(theorem, p, T):
+    """What DPGD-0th's and DP-GD's recursions sum to after T steps with the noise of T, and their rate."""
+    g = theorem(p)
+    s2 = noise.sigma(g.clip, T, p.n, p.epsilon, p.k) ** 2
+    if theorem is pl_dp_gd:
+        rate, added = p.mu / p.l, p.r * s2 / (2 * p.l)
+    else:
+        rate = g.alpha * p.mu / 2
+        added = g.alpha**2 * p.l * p.r * s2 / 2 + g.alpha * (p.l * g.zo_eps) ** 2 * p.d**3 / 4
+    return math.exp(-rate * T) * p.gap + added / rate, rate
+
+
+@pytest.mark.parametrize("theorem", [pl_dpgd_zeroth, pl_dp_gd])
+@given(p=PROBLEMS, share=st.floats(0.01, 1))
+def test_the_other_pl_bounds_are_what_their_recursions_sum_to(theorem, p, share):
+    """An equality; nothing is ever clipped; and another T, or a smaller lambda, would not do much better.
+
+    Kills: noise or smoothing left out or halved, a threshold without d, T from another contraction.
+    """
+    p = replace(p, mu=share * p.l)
+    g = theorem(p)
+    total, rate = contracted_unclipped(theorem, p, g.steps)
+    assert g.bound == pytest.approx(total, rel=1e-9)
+    assert g.clip == (p.L if theorem is pl_dp_gd else p.L * p.d)  # the longest that a record's estimate can be
+    if g.steps > 1.1 / rate:
+        assert total < 1.5 * min(contracted_unclipped(theorem, p, g.steps * c)[0] for c in (0.1, 0.3, 0.6, 2, 4))
+    else:
+        assert g.steps == pytest.approx(1 / rate, rel=0.11)
+    smoothing = (p.l * g.zo_eps) ** 2 * p.d**3 / (2 * p.mu)
+    assert smoothing <= 0.5 * (g.bound - math.exp(-rate * g.steps) * p.gap) * CLOSE
+
+
+def test_corollary_f2_is_a_rank_of_d():
+    """alpha = 1 / (4 l d) there, and the same d^3; a rank of d - 1, too, may step as far. Kills: r + 2 everywhere."""
+    p = replace(BASE, d=50, r=50.0)
+    assert pl_dpgd_zeroth(p).alpha == 1 / (4 * p.l * 50) == theorem_1(p).alpha
+    assert pl_dpgd_zeroth(replace(p, r=49.0)).alpha == 1 / (4 * p.l * 50)
+    assert pl_dpgd_zeroth(replace(p, r=47.0)).alpha == 1 / (4 * p.l * 49) == theorem_2(replace(p, r=47.0)).alpha
+    small, large = (pl_dpgd_zeroth(replace(BASE, n=10**12, d=d, r=float(d))).bound for d in (10**3, 10**5))
+    assert math.log(large / small) / math.log(100) == pytest.approx(3, abs=0.2)  # less its logarithm
+
+
+def test_orders_under_pl_of_the_vector_methods():
+    """kappa L^2 d^2 r / (mu b^2) and kappa L^2 r / (mu b^2), times a logarithm."""
+    many = {"n": 10**12}
+    assert slope(pl_dpgd_zeroth, "d", 10**4, 10**6, **many) == pytest.approx(2, abs=0.2)
+    assert slope(pl_dp_gd, "d", 10**4, 10**8) == 0
+    for theorem in (pl_dpgd_zeroth, pl_dp_gd):
+        assert slope(theorem, "r", 100, 10**4, **many) == pytest.approx(1, abs=0.1)
+        assert slope(theorem, "n", 10**12, 10**15) == pytest.approx(-2, abs=0.2)
+        assert slope(theorem, "mu", 0.01, 0.1, **many) == pytest.approx(-2, abs=0.15)
+        assert slope(theorem, "L", 2, 20, **many) == pytest.approx(2, abs=0.2)
+        with pytest.raises(Refusal, match="PL constant"):
+            theorem(replace(BASE, mu=None))
+
+
+@pytest.mark.parametrize("theorem", UNDER_PL.values())
+def test_contradictions_under_pl_are_told(theorem):
+    """A gap that L and mu forbid, a bound above the gap; and, for DPZero alone, a gap that B forbids."""
+    assert theorem(replace(BASE, n=10**12)).fails == ()
+    assert "contradicts PL" in theorem(replace(BASE, n=10**12, gap=20.1, B=100.0)).fails[0]  # L^2 / (2 mu) = 20
+    assert theorem(replace(BASE, n=10**12, gap=19.9, B=100.0)).fails == ()
+    few = theorem(replace(BASE, n=10))
+    assert few.bound > BASE.gap
+    assert "says nothing" in few.fails[0]
+    told = theorem(replace(BASE, n=10**12, B=0.34)).fails  # 2 B is below the gap of 0.7
+    assert told == () if theorem is not pl_dpzero else "2 B" in told[0]
+    assert theorem(replace(BASE, n=10**12, B=0.36)).fails == ()
+
+
 def test_the_orders_under_pl():
     """kappa L^2 r log / (mu n^2 epsilon^2): no d but in logarithms, and kappa / mu."""
     assert slope(pl_dpzero, "n", 10**9, 10**12) == pytest.approx(-2, abs=0.2)
@@ -257,12 +343,35 @@ def test_the_orders_under_pl():
         *({name: x} for name in ("n", "d", "L", "l", "gap", "epsilon", "B") for x in (0, -1, math.nan, math.inf)),
         {"r": 10**4 + 1.0}, {"r": 0.5}, {"r": math.nan},
         {"mu": 3.5}, {"mu": 0.0}, {"mu": -1.0}, {"mu": math.nan},
-        {"delta": 0.0}, {"delta": 1.0}, {"delta": -1e-5}, {"delta": math.nan},
+        {"delta": 0.0}, {"delta": 1.0}, {"delta": -1e-5}, {"delta": math.nan}, {"delta": 1e-300},
+        *({name: x} for name in ("r", "mu", "delta", "L") for x in ("3", True)), {"r": None}, {"delta": None},
+        {"n": 10.5}, {"d": 1e4}, {"n": 10**400}, {"epsilon": 1e-300}, {"L": 1e-21}, {"gap": 1e21},
     ],
 )  # fmt: skip
 def test_constants_that_are_refused(wrong):
     with pytest.raises(Refusal):
         replace(BASE, **wrong)
+
+
+EXTREMES = st.sampled_from([1e-20, 1e-3, 1.0, 1e20])
+
+
+@settings(max_examples=25)
+@given(st.sampled_from([1, 10**20]), st.sampled_from([1, 10**20]), st.booleans(), EXTREMES, EXTREMES, EXTREMES,
+       EXTREMES, EXTREMES, st.sampled_from([1e-200, 1e-6, 1 - 1e-16]), st.booleans())  # fmt: skip
+def test_what_is_not_refused_is_answered(n, d, full, L, l, gap, epsilon, B, delta, exact):
+    """At the ends of what is allowed every theorem has finite numbers. Kills: limits of 1e30."""
+    p = Problem(
+        n=n, d=d, r=float(d) if full else 1.0, L=L, l=l, gap=gap, epsilon=epsilon, B=B, delta=delta, mu=l, exact=exact
+    )  # fmt: skip
+    theorems = (*THEOREMS.values(), *UNDER_PL.values(), sharper, lambda p: sharper(p, vector=True))
+    for q in (p, replace(p, mu=1e-20)):
+        for theorem in theorems:
+            g = theorem(q)
+            assert all(math.isfinite(x) for x in g[:-1])
+            assert min(g[0], g[1], g[3], g[4], g[5]) > 0
+        for made in (stagewise(q), constant(q)):
+            assert math.isfinite(made.bound)
 
 
 def test_a_rank_of_d_and_a_mu_of_l_are_allowed():
