@@ -97,6 +97,81 @@ def test_the_noises_of_several_directions_add_up(mu):
     assert several != propose(**GUESSES, mu=mu, difference=of_it, noise_multiplier=100.0)
 
 
+def proposed(a, d, **changes):
+    """A proposal for A = a I in R^d from e_j = 1, with sigma = noise_multiplier / 100."""
+    at_start = {"slope": a * math.sqrt(d), "gap": a * d / 2}
+    fixed = {"clip_threshold": 1.0, "divisor": 100.0, "noise_multiplier": 100.0, "curvature": a}
+    return propose(difference=Difference(trace=a * d, loss_error=1e-7), **at_start | fixed | changes)
+
+
+@pytest.mark.parametrize("d", [1, 3, 40])
+@pytest.mark.parametrize("noise_multiplier", [10.0, 300.0])
+def test_the_greedy_step_falls_most_in_one_step(d, noise_multiplier):
+    """Half of that of the greatest descent by the exact law. Kills: not half, no 2 ||H|| (d = 1), noise left out."""
+    law, sigma = Law(of(np.full(d, 0.7))), noise_multiplier / 100
+    (stage,) = proposed(0.7, d, steps=1, noise_multiplier=noise_multiplier, gap=1e9)  # so that patience does not count
+
+    def after(alpha):
+        return law.trajectory(alpha, 1, np.ones(d)).loss(sigma)[1]
+
+    best = 2 * stage.step_size
+    assert after(best) < min(after(0.99 * best), after(1.01 * best))
+
+
+def test_the_patient_steps_noise_is_a_sixteenth_of_the_gap():
+    """By the exact law, where nothing decays in so few steps. Kills: 8 to 2 or 16, T or its root left out."""
+    a, d, T = 1e-4, 5, 30
+    (stage,) = proposed(a, d, steps=T, noise_multiplier=1e4, slope=1e4)  # so steep that greed does not count
+    noise = Law(of(np.full(d, a))).trajectory(stage.step_size, T, np.zeros(d)).loss(100.0)[-1]
+    assert stage.step_size * a * T < 1e-3
+    assert noise == pytest.approx(a * d / 2 / 16, rel=1e-3)
+
+
+HALVED = [(0.5, 1, 3001, 100.0), (0.5, 20, 40_000, 300.0), (0.2, 4, 7777, 1.0), (1.0, 30, 999, 1e-3)]
+
+
+@pytest.mark.parametrize(("a", "d", "steps", "noise_multiplier"), HALVED)
+def test_proposed_stages_halve_and_fill_all_steps(a, d, steps, noise_multiplier):
+    """By the exact law: each contracts by 4 or a little more (4^(4/3) at small steps) and the loss halves.
+
+    Kills: 0.5 mu for 1.5 mu, a last stage that is not filled up.
+    """
+    stages, sigma = proposed(a, d, steps=steps, noise_multiplier=noise_multiplier, mu=a), noise_multiplier / 100
+    assert len(stages) > 1
+    assert sum(stage.steps for stage in stages) == steps
+    first = stages[0].steps
+    assert [stage.steps for stage in stages[:-1]] == [first * 2**s for s in range(len(stages) - 1)]
+    assert 0 <= stages[-1].steps - first * 2 ** (len(stages) - 1) < 2 ** len(stages) - 1
+    law, m, gap = Law(of(np.full(d, a))), np.ones(d), a * d / 2
+    for s, stage in enumerate(stages, 1):
+        path = law.trajectory(stage.step_size, stage.steps, m)
+        assert stage.step_size <= 1 / (2 * a * (d + 2)) * (1 + 1e-9)
+        assert 4 ** (-4 / 3) * 0.99 < path.losses[-1, 0] / path.losses[0, 0] < 0.25 * (1 + 1e-9)
+        assert path.loss(sigma)[-1] <= 2**-s * gap
+        m = path.last[0] + sigma**2 * path.last[1]
+
+
+@pytest.mark.parametrize(("a", "d", "steps", "noise_multiplier"), HALVED)
+def test_there_are_as_many_stages_as_fit(a, d, steps, noise_multiplier):
+    """One more would not halve the recursion's gap, or start with too long a step. Kills: E* not 9 times smaller."""
+    stages, variance = (
+        proposed(a, d, steps=steps, noise_multiplier=noise_multiplier, mu=a),
+        (noise_multiplier / 100) ** 2,
+    )
+
+    def fits(S):
+        first, gap, fit = steps / (2**S - 1), a * d / 2, True
+        for s in range(1, S + 1):
+            step_size = math.log(4) / (first * 2 ** (s - 1)) / (1.5 * a)
+            fit &= step_size <= 1.01 / (2 * a * (d + 2))
+            gap = gap / 4 + 3 / 4 * step_size * a * d * variance / (3 * a)  # what 1 - 1.5 eta mu, T times, leaves
+            fit &= gap <= 2**-s * a * d / 2 * 1.01
+        return fit
+
+    assert fits(len(stages))
+    assert not fits(len(stages) + 1)
+
+
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"directions": 0}, {"mu": 1.1}, {"mu": 100.0}, {"gap": 0.0}], ids=str)
 def test_a_proposal_refuses(bad):
     with pytest.raises(Refusal):
