@@ -14,7 +14,7 @@ HIGH = {"algorithms", "train", "transcript", "models", "tasks", "assets", "cli",
 BASE = {"errors", "types", "parameters", "kernels", "memory"}
 MAY_IMPORT = dict.fromkeys(("directions", "mechanisms", "sampling", "stages", "theory", "parameters", "types"), BASE)
 MAY_IMPORT |= {"kernels": {"kernels"}, "errors": set(), "memory": {"errors"}, "randomness": BASE, "noise": BASE}
-MAY_IMPORT |= {"sampling": BASE | {"sampling"}, "theory": BASE | {"theory"}, "mechanisms": BASE | {"noise"}}
+MAY_IMPORT |= {"sampling": BASE | {"sampling"}, "theory": BASE | {"theory", "stages"}, "mechanisms": BASE | {"noise"}}
 MAY_NOT_IMPORT = {
     "masks": HIGH | {"plan", "walk"},
     "scores": HIGH | {"plan", "walk"},

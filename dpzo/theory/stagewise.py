@@ -22,7 +22,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dpzo.errors import Refusal, not_negative, positive, whole
+from dpzo.errors import Refusal, not_negative
+from dpzo.stages import Stage
 from dpzo.theory import noise
 from dpzo.theory.problem import Problem, failing_under_pl
 from dpzo.theory.quadratic import Law
@@ -33,32 +34,20 @@ HALVING = 12 * math.log(2)  # the error of halving stages, in units of E*
 FASTEST = 8.0  # what no schedule improves on, in the same units
 
 
-class Phase(NamedTuple):
-    """One stage; the fields are those of ``dpzo.Stage`` with these names.
-
-    But ``noise_scale`` is of the noise's deviation, and there of the deviation over C: the same where all C are equal.
-    """
-
-    steps: int
-    step_size: float
-    zo_eps: float
-    clip_threshold: float
-    noise_scale: float = 1.0
-
-
 class StagewiseGuarantee(NamedTuple):
     """What to run and what is proved of it.
 
     Attributes:
         stages: in their order.
-        sigma: standard deviation of the noise on the mean where ``noise_scale`` is 1.
+        sigma: standard deviation of the noise on the mean where ``noise_scale`` is 1 and C the first stage's: here and
+            below ``noise_scale`` is of the deviation over C, as ``Stage`` has it.
         bounds: on E F - F* after each stage.
         unit: E*.
         fails: conditions that these constants do not meet, or that the bound says nothing; it is claimed when there
             are none.
     """
 
-    stages: tuple[Phase, ...]
+    stages: tuple[Stage, ...]
     sigma: float
     bounds: tuple[float, ...]
     unit: float
@@ -105,7 +94,7 @@ def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = No
     T1 = math.ceil(math.log(4) / -math.log1p(-largest_step(p) * μ / 2))
     doubled = [2**s if decay == "step size" else 1 for s in range(S)]
     made = tuple(
-        Phase(T1 * k, -2 / μ * math.expm1(-math.log(4) / (T1 * k)), λ, clip, math.sqrt(k / 2**s))
+        _stage(T1 * k, -2 / μ * math.expm1(-math.log(4) / (T1 * k)), λ, clip, math.sqrt(k / 2**s))
         for s, k in enumerate(doubled)
     )
     σ = math.sqrt((2**S - 1) * T1) * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k)
@@ -121,27 +110,26 @@ def constant(p: Problem) -> StagewiseGuarantee:
     μ, clip, λ, unit = _constants(p)
     η = largest_step(p)
     T = math.ceil(max(1.0, math.log(p.gap / (2 * unit))) / -math.log1p(-η * μ / 2))
-    made, σ = (Phase(T, η, λ, clip),), noise.sigma(clip, T, p.n, p.epsilon, p.k)
+    made, σ = (_stage(T, η, λ, clip),), noise.sigma(clip, T, p.n, p.epsilon, p.k)
     bounds = bounds_after(p, made, σ)
     return StagewiseGuarantee(made, σ, bounds, unit, failing_under_pl(p, bounds[-1]))
 
 
-def bounds_after(p: Problem, stages: Sequence[Phase], sigma: float) -> tuple[float, ...]:
-    """Bounds on E F - F* after each of any stages, noise of standard deviation ``sigma`` * noise_scale on the mean.
+def bounds_after(p: Problem, stages: Sequence[Stage], sigma: float) -> tuple[float, ...]:
+    """Bounds on E F - F* after each of any stages.
 
     Raises:
-        Refusal: a step size above 1 / (4 l (r + 2)), to which the proof does not reach, a stage or a noise that is
-            none, or no PL constant.
+        Refusal: a step size above 1 / (4 l (r + 2)), or a pull, a mask or a mean, to which the proof does not reach; a
+            stage without a threshold of its own, a noise that is none, or no PL constant.
 
     Source: ours, Theorem thm-stagewise (1).
     """
     μ, d, gap, out = p.pl, p.d, p.gap, []
     not_negative("sigma", sigma)
-    for stage in stages:
-        _check(stage)
+    for stage, σ in zip(stages, _deviations(stages, sigma), strict=True):
         if stage.step_size > largest_step(p) * (1 + 1e-12):
             raise Refusal(f"a step size of at most {largest_step(p):.6g}", stage.step_size, "Take a smaller one.")
-        σ, C = sigma * stage.noise_scale, stage.clip_threshold
+        C = _clip(stage)
         keep = (1 - stage.step_size * μ / 2) ** stage.steps
         noisy = stage.step_size * p.l * p.r * σ**2 / μ
         smooth = smoothing_floor(stage.zo_eps, l=p.l, r=p.r, mu=μ)
@@ -158,26 +146,26 @@ def smoothing_floor(zo_eps: float, *, l: float, r: float, mu: float) -> float:
     return (l * zo_eps) ** 2 * r * (3 * r + 8) / (8 * mu)
 
 
-def exactly_after(law: Law, stages: Sequence[Phase], sigma: float, start: Floats) -> tuple[float, ...]:
+def exactly_after(law: Law, stages: Sequence[Stage], sigma: float, start: Floats) -> tuple[float, ...]:
     """The expected F - F* after each stage on a quadratic, by its exact law; lambda and clipping play no part.
 
     ``start`` is E (e_j)^2 at x_0, one for each distinct eigenvalue.
     """
     m, out = start, []
-    for stage in stages:
-        σ, path = sigma * stage.noise_scale, law.trajectory(stage.step_size, stage.steps, m)
+    for stage, σ in zip(stages, _deviations(stages, sigma), strict=True):
+        path = law.trajectory(stage.step_size, stage.steps, m)
         m = np.maximum(path.last[0] + σ**2 * path.last[1], 0.0)  # rounding may go below
         out.append(float(path.loss(σ)[-1]))
     return tuple(out)
 
 
-def spent(p: Problem, stages: Sequence[Phase], sigma: float) -> float:
+def spent(p: Problem, stages: Sequence[Stage], sigma: float) -> float:
     """The share of the budget that the stages take: sum T_s v_s / sigma_s^2; private where it is at most 1."""
-    each = (s.steps * (noise.sigma(s.clip_threshold, 1.0, p.n, p.epsilon, p.k) / s.noise_scale) ** 2 for s in stages)
-    return math.fsum(each) / sigma**2
+    least = noise.sigma(_clip(stages[0]), 1.0, p.n, p.epsilon, p.k)  # of one step alone
+    return math.fsum(s.steps / s.noise_scale**2 for s in stages) * (least / sigma) ** 2
 
 
-def noise_weights(stages: Sequence[Phase], mu: float) -> tuple[float, ...]:
+def noise_weights(stages: Sequence[Stage], mu: float) -> tuple[float, ...]:
     """What a unit of noise variance at one step of each stage adds to the last bound, up to a common factor.
 
     For ``dpzo.stages.allocated``: p_s (1 - e_s) eta_s / T_s, e_s the contraction of stage s, p_s that of all after it.
@@ -196,12 +184,22 @@ def largest_step(p: Problem) -> float:
     return 1 / (4 * p.l * (p.r + 2))
 
 
-def _check(stage: Phase) -> None:
-    whole("the steps of a stage", stage.steps)
-    positive("step_size", stage.step_size)
-    positive("clip_threshold", stage.clip_threshold)
-    not_negative("zo_eps", stage.zo_eps)
-    not_negative("noise_scale", stage.noise_scale)
+def _stage(steps: int, step_size: float, zo_eps: float, clip_threshold: float, noise_scale: float = 1.0) -> Stage:
+    return Stage(steps, step_size, zo_eps, clip_threshold=clip_threshold, noise_scale=noise_scale)
+
+
+def _clip(stage: Stage) -> float:
+    if stage.clip_threshold is None:
+        raise Refusal("a clip_threshold for each stage", "none", "Give the mechanism's: noise is counted in it.")
+    return stage.clip_threshold
+
+
+def _deviations(stages: Sequence[Stage], sigma: float) -> list[float]:
+    # Of each stage's noise on the mean. All that is proved or exact here is of plain steps.
+    for s in stages:
+        if s != _stage(s.steps, s.step_size, s.zo_eps, _clip(s), s.noise_scale):
+            raise Refusal("stages without a pull, a share to keep or a mean", s, "No bound of ours covers these.")
+    return [sigma * s.noise_scale * _clip(s) / _clip(stages[0]) for s in stages]
 
 
 def _constants(p: Problem) -> tuple[float, float, float, float]:

@@ -13,14 +13,14 @@ Source: ours; the book's chapter on the stagewise theorem. Liu et al. 2024 name 
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dpzo.errors import Refusal, positive
-from dpzo.theory.stagewise import HALVING, Phase
+from dpzo.stages import Stage
+from dpzo.theory.stagewise import HALVING
 
-FLOAT32, FLOAT64, BFLOAT16 = 2.0**-24, 2.0**-53, 2.0**-8  # a rounding's largest relative error
+FLOAT32 = 2.0**-24  # a rounding's largest relative error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,28 +49,24 @@ class Difference:
 
 
 class Errors(NamedTuple):
-    """Per step, in units of the derivative; the first two are bounds, the third a standard deviation."""
+    """Per step, in units of the derivative: two bounds and a standard deviation.
+
+    With ``Difference.third`` smoothing is a bound up to order lambda^4 only.
+    """
 
     smoothing: float
     rounding: float
     noise: float
 
-    @property
-    def share(self) -> float:
-        """Errors of the difference over the DP noise: below 0.1 a smaller lambda has nothing left to gain."""
-        return (self.smoothing + self.rounding) / self.noise
-
 
 class Window(NamedTuple):
-    """The lambda at which rounding (``low``) and smoothing (``high``) reach a given fraction of the DP noise."""
+    """The lambda at which rounding (``low``) and smoothing (``high``) reach a given fraction of the DP noise.
+
+    Where ``low`` is the larger one, no lambda keeps both below it.
+    """
 
     low: float
     high: float
-
-    @property
-    def is_open(self) -> bool:
-        """Whether some lambda keeps both below it."""
-        return self.low <= self.high
 
 
 def errors(zo_eps: float, of: Difference, noise: float) -> Errors:
@@ -85,11 +81,6 @@ def errors(zo_eps: float, of: Difference, noise: float) -> Errors:
     if of.third is not None:
         smoothing = min(smoothing, zo_eps**2 * of.third / 6)
     return Errors(smoothing, of.loss_error / zo_eps, noise)
-
-
-def errors_of_stages(stages: Iterable[Phase], of: Difference, noise: float) -> tuple[Errors, ...]:
-    """The errors at each stage of a run; ``noise`` where ``noise_scale`` is 1."""
-    return tuple(errors(stage.zo_eps, of, noise * stage.noise_scale) for stage in stages)
 
 
 def window(of: Difference, noise: float, fraction: float = 0.1) -> Window:
@@ -131,7 +122,7 @@ def propose(
     gap: float,
     mu: float | None = None,
     directions: int = 1,
-) -> tuple[Phase, ...]:
+) -> tuple[Stage, ...]:
     """Propose lambda, step size and stages for ``steps`` steps at one noise multiplier: a first guess to tune from.
 
     ``divisor`` is n, or the expected batch size; ``curvature`` is ||H||; ``slope`` is |grad F| at the start, the root
@@ -165,10 +156,10 @@ def propose(
         if mu > curvature:
             raise Refusal(f"a PL constant of at most the curvature {curvature:g}", mu, "No loss has a larger one.")
         if len(halving := _halving(steps, variance, h, curvature, gap, mu)) > 1:
-            return tuple(Phase(t, η, λ, clip_threshold) for t, η in halving)
+            return tuple(Stage(t, η, λ, clip_threshold=clip_threshold) for t, η in halving)
     greedy = slope**2 / (h * (slope**2 + variance) + 2 * curvature * slope**2)
     patient = math.sqrt(gap / (8 * steps * h * variance))
-    return (Phase(steps, min(greedy / 2, patient), λ, clip_threshold),)
+    return (Stage(steps, min(greedy / 2, patient), λ, clip_threshold=clip_threshold),)
 
 
 def _halving(steps: int, variance: float, h: float, l: float, gap: float, mu: float) -> list[tuple[int, float]]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpzo import GaussianDirection, Refusal
+from dpzo import GaussianDirection, Refusal, Relation, dp_zoso
 from dpzo.parameters import Parameters
 from dpzo.theory.quadratic import Law
 from dpzo.theory.spectra import of
@@ -170,6 +170,14 @@ def test_there_are_as_many_stages_as_fit(a, d, steps, noise_multiplier):
 
     assert fits(len(stages))
     assert not fits(len(stages) + 1)
+
+
+def test_a_proposal_is_what_a_plan_takes():
+    of_it = Difference(trace=5.0, loss_error=1e-7)
+    stages = propose(**GUESSES, mu=0.5, difference=of_it, noise_multiplier=100.0)
+    plan = dp_zoso(n=100, stages=stages, clip_threshold=1.0, relation=Relation.ADD_REMOVE, noise_multiplier=100.0)
+    assert plan.stages == stages
+    assert plan.steps == 1000
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"directions": 0}, {"mu": 1.1}, {"mu": 100.0}, {"gap": 0.0}], ids=str)
