@@ -107,29 +107,40 @@ def made(kind, loaded, encoder):
 
 
 @pytest.mark.parametrize("kind", ["whole", "head", "every block", "last block"])
-def test_dp_adamw_clips_each_record_and_adds_one_noise(loaded, encoder, kind):
+def test_dp_adamw_clips_each_record_and_adds_one_noise(loaded, encoder, kind, monkeypatch):
     """Kills: a batch's gradient clipped as one (the released code's way), wrong noise, the realised size."""
     model = made(kind, loaded, encoder)
     train = model.encode(EXAMPLES)
     gradients = together(model, train)[0]
     norms = torch.sqrt(sum(g.flatten(1).square().sum(1) for g in gradients.values()))
-    settings = FirstOrder(steps=1, batch_size=8, learning_rate=1e-3, clip_threshold=float(norms.median()))
+    settings = FirstOrder(steps=1, batch_size=7, learning_rate=1e-3, clip_threshold=float(norms.median()))
     plan = first_order_plan(settings, len(train), 4.0, 1e-2)
     start = model.params.snapshot()
     streams = Streams.not_private(1, 2)
     batch = torch.from_numpy(next(plan.sampler.batches(len(train), range(1), streams.private)))
+    assert len(batch) != 7
     assert norms[batch].min() < settings.clip_threshold < norms[batch].max()
     source, told = streams.noise.at(0), {}
     for name, g in gradients.items():
         clipped = sum(g[i] * min(1.0, settings.clip_threshold / float(norms[i])) for i in batch)
         noise = plan.mechanism.noise_multiplier * settings.clip_threshold * source.normal(clipped.numel())
-        told[name] = (clipped + torch.tensor(noise, dtype=torch.float32).view(clipped.shape)) / 8
+        told[name] = (clipped + torch.tensor(noise, dtype=torch.float32).view(clipped.shape)) / 7
+    released = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self):
+            released.extend(t.grad.clone() for t in self.param_groups[0]["params"])
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
     try:
         list(dp_adamw(plan, settings, model, train, Streams.not_private(1, 2)))
         moved = {name: t - start[name] for name, t in model.params.snapshot().items()}
     finally:
         model.params.restore(start)
-    for name, g in told.items():  # AdamW's first step: lr * g / (|g| + 1e-8)
+    for name, g in zip(told, released, strict=True):
+        torch.testing.assert_close(g, told[name], atol=1e-6 * settings.clip_threshold, rtol=1e-3)
+        # AdamW's first step
         torch.testing.assert_close(moved[name], -1e-3 * g / (g.abs() + 1e-8), atol=2e-6, rtol=1e-3)
 
 
