@@ -48,8 +48,6 @@ def show(
 ) -> None:
     """Gather the experiment and write one of its two figures, with its table."""
     try:
-        if noise not in ("lemma", "exact"):
-            raise Refusal("a noise among lemma, exact", repr(noise), "lemma is the paper's.")
         rows = gather(chosen(size, dimensions, seeds, methods), noise, out, resume, jobs)
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from dpzo import Refusal
+from dpzo import Refusal, memory
 from dpzo.theory.noise import exact_constant, lemma_constant
 from reproduce.results import Results
-from reproduce.workers import Advance, finished
-from synthetic.problems import RANKS, Problem
-from synthetic.sweep import METHODS, Cells, Combination, grid, nearest, run, with_noise
+from reproduce.workers import Advance, finished, processes
+from synthetic.problems import KEPT, RANKS, Problem, bytes_of_records
+from synthetic.sweep import METHODS, Cells, Combination, bytes_of_runs, grid, nearest, run, with_noise
 
 MEASURES = ("train_gradient", "test_gradient", "train_loss", "test_loss")
+NOISES = {"lemma": lemma_constant, "exact": exact_constant}
+_PYTHON = 300 * 2**20
 BESIDE = "the neighbours of winners along each axis"
 ALL = f"{BESIDE}, and all others that are not proved to lose"
 Told = dict[Combination, dict[str, list[float]]]
@@ -113,11 +115,10 @@ def measure(cell: dict[str, Any], advance: Advance) -> dict[str, Any]:
     """Run step sizes, thresholds and lengths for every seed; tell the combination that is best on average over seeds.
 
     First the cell's grid, then the neighbours in the paper's grid of each winner, until they have all been run; then,
-    if the cell says so, the others. A test measure is told of what is best on the training set, never of what is best on
-    the test set.
+    if the cell says so, the others. A test measure is told of what is best on the training set.
     """
     began = time.perf_counter()
-    k = (lemma_constant if cell["noise"] == "lemma" else exact_constant)(cell["epsilon"], cell["delta"])
+    k = NOISES[cell["noise"]](cell["epsilon"], cell["delta"])
     problems = [Problem(cell["n"], cell["d"], cell["rank"], seed) for seed in cell["seeds"]]
 
     def noisy(combinations: Iterable[Combination]) -> Cells:
@@ -186,14 +187,30 @@ def winner(told: dict[Combination, dict[str, list[float]]], measure: str) -> Com
 
 
 def gather(size: Size, noise: str, out: Path, resume: bool, jobs: int | None = None) -> list[dict[str, Any]]:
-    """Run what is not in the results yet, on ``jobs`` processes; return one row a cell, with its outcome."""
+    """Run what is not in the results yet, on ``jobs`` processes; return one row a cell, with its outcome.
+
+    Raises:
+        Refusal: an unknown noise, a file that is no file of results, or cells that do not fit in memory side by side.
+    """
+    if noise not in NOISES:
+        raise Refusal(f"a noise among {', '.join(NOISES)}", repr(noise), "lemma is the paper's.")
     results = Results(out / "quadratics.jsonl", resume=resume)
     everything = cells(size, noise)
     left = [cell for cell in everything if results.get(cell) is None]
+    largest = sorted(map(_needed, left))[-processes(jobs, len(left)) :]
+    memory.require(sum(largest), "processes", "Take fewer --jobs, or smaller dimensions.")
     steps = sum(max(cell["grid"]["lengths"]) * len(cell["seeds"]) for cell in left)
     for cell, outcome in finished(measure, left, steps, jobs):
         results.add(cell, outcome)
     return [cell | {"outcome": results.get(cell)} for cell in everything]
+
+
+def _needed(cell: dict[str, Any]) -> int:
+    """Bytes that a process takes for a cell: Python with torch, records of the seeds that are kept, and the runs."""
+    n, d, drawn = cell["n"], cell["d"], min(KEPT + 1, len(cell["seeds"]))  # one leaves when the next has been drawn
+    runs = len(PAPER.combinations()) if cell["then"] == ALL else len(grid(*cell["grid"].values()))
+    records = (drawn - 1) * 4 * n * d + bytes_of_records(n, d)
+    return _PYTHON + records + bytes_of_runs(n, d, runs, max(PAPER.lengths))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

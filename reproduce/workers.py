@@ -26,11 +26,10 @@ Work = Callable[[Cell, Advance], Cell]
 def finished(work: Work, cells: list[Cell], steps: int, jobs: int | None = None) -> Iterator[tuple[Cell, Cell]]:
     """Yield (cell, ``work(cell, advance)``) as they are finished; ``steps`` is what they will make, as far as known.
 
-    ``work`` is a function of a module; ``jobs`` is the number of processes, by default the cores up to four. The first
-    cells are begun first. Cells that are under way when the caller stops are lost.
+    ``work`` is a function of a module; ``jobs`` is the number of ``processes``. The first cells are begun first. Cells
+    that are under way when the caller stops are lost.
     """
-    cores = os.cpu_count() or 1
-    jobs = max(1, min(jobs or min(cores, _MOST), len(cells)))
+    cores, jobs = os.cpu_count() or 1, processes(jobs, len(cells))
     with tqdm(total=steps, unit="step", smoothing=0.02, dynamic_ncols=True, disable=not cells) as bar:
         if jobs == 1:
             yield from _alone(work, cells, bar)
@@ -50,6 +49,11 @@ def finished(work: Work, cells: list[Cell], steps: int, jobs: int | None = None)
                     yield under_way.pop(future), future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def processes(jobs: int | None, cells: int) -> int:
+    """How many processes so many cells get: ``jobs``, by default the cores up to four, but none without a cell."""
+    return max(1, min(jobs or min(os.cpu_count() or 1, _MOST), cells))
 
 
 def _alone(work: Work, cells: list[Cell], bar: Any) -> Iterator[tuple[Cell, Cell]]:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dpzo import memory
+from dpzo.errors import positive
 from dpzo.models.quadratic import Quadratic
 from dpzo.theory.quadratic import Direction, Law
 from synthetic.curvature import Curvature, curvature
@@ -23,7 +26,7 @@ class Case(NamedTuple):
     ``start`` makes a model at x_0; ``height`` is what is drawn of a model; ``steepest`` is the length of the steepest
     record's gradient at x_0 (or a bound on it); ``step_size`` is the theory's; ``curve`` gives, for a method, the noise
     on the mean, a step size and T, the name and the values (T + 1,) of the theory's line, if there is one; ``ending``
-    tells of a trained model.
+    tells of a trained model; ``check`` refuses a step size with which no run makes sense.
     """
 
     title: str
@@ -37,11 +40,13 @@ class Case(NamedTuple):
     curve: Callable[[str, float, float, int], tuple[str, Floats] | None]
     note: str
     ending: Callable[[Any], str] = lambda model: ""
+    check: Callable[[float], None] = partial(positive, "alpha")
 
 
 def quadratic(n: int, d: int, rank: str, direction: Direction) -> Case:
     """The paper's quadratic; the line is the exact law of both methods, whose noise differs."""
     problem = Problem(n, d, rank, seed=0)
+    memory.require(36 * n * d, "runs", "Take a smaller d or n.")  # records, a copy in float64, losses' own copies
     data, spectrum = torch.from_numpy(problem.records).double(), torch.from_numpy(problem.a).double()
     law, mean = Law(problem.spectrum, direction), data.mean(0)
     told_one_by_one = len(law.spectrum.values) == d
@@ -61,6 +66,7 @@ def quadratic(n: int, d: int, rank: str, direction: Direction) -> Case:
         step_size=law.stable_below,
         curve=curve,
         note=f"step sizes are shares of the exact stability threshold {law.stable_below:.4g}",
+        check=law.check,
     )
 
 

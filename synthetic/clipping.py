@@ -29,11 +29,14 @@ from dpzo.theory import noise
 from dpzo.theory.quadratic import Law, fourth_moments
 from dpzo.theory.spectra import of
 from synthetic import report, style
+from synthetic.command import at_least, folder, refusals
 from synthetic.problems import RANKS, Problem
 from synthetic.sweep import Cells, Floats, run
 
-RATIOS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 8.0)  # C over the standard deviation of a record's derivative at x_0
+RATIOS = (0.25, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0)  # C over the standard deviation of a record's derivative at x_0
+DRAWN = {0.25: "o", 0.5: "s", 1.0: "^", 2.0: "D", 4.0: "v"}
 _FREE = 100.0  # clips nothing
+_SMALL = 0.01  # a change of the loss that does not matter
 
 
 def gain(ratio: float) -> float:
@@ -95,9 +98,15 @@ class Setting(NamedTuple):
 
 
 def setting(n: int, d: int, rank: str, steps: int, share: float, epsilon: float = 2.0, delta: float = 1e-6) -> Setting:
-    """The noise that a budget asks for when C is the standard deviation itself."""
+    """The noise that a budget asks for when C is the standard deviation itself.
+
+    Raises:
+        Refusal: a step size beyond the stability threshold.
+    """
     problem = Problem(n, d, rank, seed=0)
-    whole = Setting(problem, share * Law(problem.spectrum, "sphere").stable_below, 0.0, steps)
+    law = Law(problem.spectrum, "sphere")
+    law.check(share * law.stable_below)
+    whole = Setting(problem, share * law.stable_below, 0.0, steps)
     k = noise.exact_constant(epsilon, delta)
     return whole._replace(sigma=noise.sigma(whole.clip(1.0), steps, n, epsilon, k))
 
@@ -120,16 +129,19 @@ def main(
     rank: Annotated[str, typer.Option(help=f"Effective rank: {', '.join(RANKS)}.")] = "sqrt(d)",
     n: Annotated[int, typer.Option(help="Records.")] = 10_000,
     steps: Annotated[int, typer.Option(help="T.")] = 400,
-    runs: Annotated[int, typer.Option(help="Runs to average; each has its own directions and noise.")] = 40,
+    runs: Annotated[int, typer.Option(help="Runs to average; each has its own directions and noise.")] = 500,
     share: Annotated[float, typer.Option(help="Step size over the exact stability threshold.")] = 0.2,
     out: Annotated[Path, typer.Option(help="Where the table and the picture go.")] = Path("results"),
 ) -> None:
     """Measure the loss under clips from hard to mild, beside the law without clipping and the law bent by the gain."""
-    on = setting(n, d, rank, steps, share)
-    marks = sorted({round(t) for t in np.geomspace(max(1, steps // 32), steps, 14)})
-    found = measure(on, RATIOS, marks, runs, bar=True)
-    out.mkdir(parents=True, exist_ok=True)
-    text = table(on, found, marks)
+    with refusals():
+        at_least(1, n=n, d=d, steps=steps)
+        at_least(2, runs=runs)  # for an interval
+        on = setting(n, d, rank, steps, share)
+        folder(out)
+        marks = sorted({math.ceil(steps * part / 12) for part in range(1, 13)})
+        found = measure(on, RATIOS, marks, runs, bar=True)
+    text = f"{table(on, found, marks)}\n{when(found)}\n"
     draw(on, found, marks, str(out / "clipping.png"))
     print(text)
     free = found[:, -1, -1] / on.exact()[-1]
@@ -149,6 +161,23 @@ def departure(found: Floats, number: int, mark: int) -> tuple[float, float]:
     ratio = clipped.mean() / free.mean()
     error = (clipped - ratio * free).std(ddof=1) / (math.sqrt(len(found)) * free.mean())
     return float(ratio), float(error)
+
+
+def when(found: Floats) -> str:
+    """From which C on the clip does not matter, and what it does below."""
+    harmless = None
+    for number in reversed(range(len(RATIOS))):
+        changes = [departure(found, number, mark) for mark in range(found.shape[2])]
+        if any(abs(ratio - 1) > max(_SMALL, 1.96 * error) for ratio, error in changes):
+            break
+        harmless = RATIOS[number]
+    if harmless is None:
+        return f"The clip matters at every C that was tried: the loss changes by more than {100 * _SMALL:g} %."
+    return (
+        f"The clip does not matter from C = {harmless:g} s on, which clips {100 * (1 - gain(harmless)):.2g} % of the "
+        f"derivatives at x_0: at no mark does the loss change by more than {100 * _SMALL:g} % or the interval. A harder "
+        "clip slows the run as a step size shorter by the gain would, and first order tells by how much."
+    )
 
 
 def table(on: Setting, found: Floats, marks: list[int]) -> str:
@@ -173,15 +202,16 @@ def draw(on: Setting, found: Floats, marks: list[int], path: str) -> None:
     import matplotlib as mpl
 
     figure, grid = style.axes(width=5.6, height=3.8)
-    panel, colours = grid[0, 0], mpl.colormaps["viridis"](np.linspace(0, 0.9, len(RATIOS)))
+    panel, colours = grid[0, 0], mpl.colormaps["viridis"](np.linspace(0, 0.7, len(DRAWN)))
     half = 1.96 * found.std(0, ddof=1) / math.sqrt(len(found))
     ends = []
-    for number, ratio in enumerate(RATIOS):
-        line, mean = on.bent(ratio), found[:, number].mean(0)
-        panel.plot(line, color=colours[number], linewidth=1)
-        look = {"fmt": "o", "markersize": 3.5, "capsize": 2, "linewidth": 1, "color": colours[number]}
+    for (ratio, mark), colour in zip(DRAWN.items(), colours, strict=True):
+        number = RATIOS.index(ratio)
+        mean, line = found[:, number].mean(0), on.bent(ratio)
+        panel.plot(line, color=colour, linewidth=1)
+        look = {"fmt": mark, "markersize": 3.5, "capsize": 2, "linewidth": 1, "color": colour}
         panel.errorbar(marks, mean, half[number], **look)
-        ends.append((marks[-1], mean[-1], f"C = {ratio:g} s", colours[number]))
+        ends.append((marks[-1], line[-1], f"C = {ratio:g} s", colour))
     panel.plot(on.exact(), color="black", linestyle="--", linewidth=1)
     ends.append((marks[-1], on.exact()[-1], "no clip: exact law", "black"))
     panel.set(yscale="log", xlabel="step", ylabel="expected loss above its minimum")

@@ -8,7 +8,6 @@ exact law on the quadratic, DPZero's bound on the non-convex problem, the teache
 import csv
 import itertools
 import math
-import sys
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -21,6 +20,7 @@ from dpzo import Refusal, Relation, Streams
 from dpzo.theory.quadratic import Direction
 from synthetic import report, style
 from synthetic.cases import CASES, METHODS, RANK_NAMES, Case
+from synthetic.command import at_least, folder, refusals
 from synthetic.sweep import Floats
 
 LAWS: dict[str, tuple[Direction, dpzo.GaussianDirection | dpzo.SphereDirection]] = {
@@ -54,22 +54,20 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the picture and the numbers go.")] = Path("results"),
 ) -> None:
     """Measure the mean loss at every step of both methods and draw it beside what theory says."""
-    try:
+    with refusals():
         for value, among in ((problem, CASES), (rank, RANK_NAMES), (direction, LAWS)):
             if value not in among:
                 raise Refusal(f"one of {', '.join(among)}", repr(value), "See --help.")
-        if runs < 2:
-            raise Refusal("two runs or more, for an interval", runs, "Write --runs 20.")
+        at_least(1, n=n, d=d, steps=steps)
+        at_least(2, runs=runs)  # for an interval
         case = CASES[problem](n, d, rank, LAWS[direction][0])
         alpha = (_SHARES[problem] if share is None else share) * case.step_size
+        case.check(alpha)
+        folder(out)
         with tqdm(total=len(METHODS) * runs * steps, unit="step") as bar:
             found = {
                 method: measure(case, method, direction, alpha, epsilon, delta, steps, runs, bar) for method in METHODS
             }
-        out.mkdir(parents=True, exist_ok=True)
-    except Refusal as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        raise typer.Exit(2) from None
     name = "convergence" if problem == "quadratic" else f"convergence_{problem}"
     save(found, out / f"{name}.csv")
     draw(case, found, str(out / f"{name}.png"))
@@ -154,7 +152,8 @@ def draw(case: Case, found: dict[str, Measured], path: str) -> None:
     """Marks with 95 % intervals for the mean of the runs, lines for theory."""
     figure, grid = style.axes(width=5.6, height=3.8)
     on = grid[0, 0]
-    ends = []
+    ends, lines = [], [one.line for one in found.values() if one.line is not None]
+    common = len(lines) > 1 and all(np.array_equal(values, lines[0][1]) for _, values in lines)
     for method, (heights, _, line, _) in found.items():
         colour, last = style.COLOURS[method], heights.shape[1] - 1
         at = np.unique(np.linspace(0, last, 40).astype(int))
@@ -162,12 +161,16 @@ def draw(case: Case, found: dict[str, Measured], path: str) -> None:
         look = {"color": colour, "fmt": style.MARKS[method], "markersize": 3.5, "capsize": 2, "linewidth": 1}
         on.errorbar(at, mean[at], [mean[at] - low, high - mean[at]], **look)
         ends.append((last, mean[last], method, colour))
-        if line is not None:
+        if line is not None and not common:
             name, values = line
             on.plot(values, color=colour, linestyle=style.LINES[method], linewidth=1.2)
             ends.append((last, values[-1], f"{method}, {name}", colour))
+    if common:
+        name, values = lines[0]
+        on.plot(values, color="black", linewidth=1.2)
+        ends.append((len(values) - 1, values[-1], name, "black"))
     on.set(yscale="log", xlabel="step", ylabel=case.drawn)
-    on.set_title(f"{case.title}: mean of {len(heights)} runs with 95 % intervals")
+    on.set_title(f"{case.title}:\nmean of {len(heights)} runs with 95 % intervals")
     style.label_ends(on, ends)
     style.save(figure, path)
 

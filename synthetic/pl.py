@@ -16,6 +16,7 @@ from tqdm import tqdm
 from dpzo.theory import noise
 from dpzo.theory.rates import Guarantee, Problem, pl_dpzero
 from synthetic import report
+from synthetic.command import at_least, folder, refusals
 from synthetic.problems import WAVE_PL, Wave
 
 CASES = [(10, 1), (40, 2), (40, 6), (200, 3)]  # d, r
@@ -76,6 +77,10 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("results"),
 ) -> None:
     """Print the measured gap, the bound and their ratio for each (d, r), and write pl.md."""
+    with refusals():
+        at_least(1, n=n)
+        at_least(2, runs=runs)  # for an interval
+        folder(out)
     rows = []
     for d, r in CASES:
         found = measure(d, r, n, runs, seed=seed, bar=True)

@@ -47,7 +47,7 @@ class _Drawn:
 
 @lru_cache(maxsize=KEPT)
 def _drawn(n: int, d: int, seed: int) -> _Drawn:
-    memory.require(needed(n, d), "records", "Take a smaller d or n.")
+    memory.require(bytes_of_records(n, d), "records", "Take a smaller d or n.")
     rows = max(1, _AT_ONCE // d)
     starts = range(0, n, rows)
 
@@ -61,7 +61,7 @@ def _drawn(n: int, d: int, seed: int) -> _Drawn:
     return _Drawn(records, _moments((records[first : first + rows] for first in starts), n), _moments(draw(1), n))
 
 
-def needed(n: int, d: int) -> int:
+def bytes_of_records(n: int, d: int) -> int:
     """Bytes that a problem's records take: those kept, and and some blocks of them while they are drawn."""
     return 4 * n * d + 24 * max(min(n * d, _AT_ONCE), d)
 

@@ -97,7 +97,7 @@ def run(
     if method not in METHODS:
         raise Refusal(f"a method among {', '.join(METHODS)}", repr(method), "Choose one.")
     n, d = problem.records.shape  # drawn here, if they fit
-    more = needed(n, d, len(cells), int(cells.steps.max()))
+    more = bytes_of_runs(n, d, len(cells), int(cells.steps.max()))
     memory.require(more, "runs", "Take a smaller d or n, or fewer cells at once.")
     x = np.zeros((len(cells), problem.d), dtype=np.float32)
     (_gradient if method == "DP-GD" else _zeroth_order)(problem, method, cells, seed, x, advance)
@@ -215,7 +215,7 @@ def _directions(problem: Problem, seeds: list[int]) -> Array:
     return np.stack([u.dense()["x"].numpy() for (u,) in drawn])
 
 
-def needed(n: int, d: int, runs: int, steps: int) -> int:
+def bytes_of_runs(n: int, d: int, runs: int, steps: int) -> int:
     """Bytes that so many runs take besides the records: iterates, a block of directions, products with the records."""
     block = min(_BLOCK, steps)
     return 28 * runs * d + block * (12 * d + 32 * n) + 8 * _RECORDS * (d + runs)

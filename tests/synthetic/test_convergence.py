@@ -72,10 +72,3 @@ def test_the_command_writes_what_it_measured_and_what_made_it(problem, tmp_path)
     assert all(word in text for word in ("DPZero", "DPGD-0th", "seeds: 0 to 1", "commit", "torch"))
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
     assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 1 + 2 * 4
-
-
-@pytest.mark.parametrize("wrong", [["--problem", "cubic"], ["--rank", "2"], ["--direction", "north"], ["--runs", "1"]])
-def test_refusals(wrong, tmp_path):
-    told = CliRunner().invoke(typer_app(), [*wrong, "--out", str(tmp_path)])
-    assert told.exit_code == 2
-    assert not list(tmp_path.iterdir())

@@ -151,6 +151,6 @@ def test_what_is_said_to_be_needed_is_what_is_needed(n, d, runs, steps):
     sweep.run(problem, "DPZero", Cells(*each), 0)
     whole = max(drawing, tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
-    said = problems.needed(n, d)
+    said = problems.bytes_of_records(n, d)
     assert 0.6 * said < drawing < 1.02 * said
-    assert whole < max(said, kept + sweep.needed(n, d, runs, steps)) < 2 * whole
+    assert whole < max(said, kept + sweep.bytes_of_runs(n, d, runs, steps)) < 2 * whole
