@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@cache  # what runs is the code that was loaded, whatever is committed while it does
 def _commit() -> str | None:
     here = Path(__file__).parent
     try:

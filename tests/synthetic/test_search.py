@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,14 +76,17 @@ def test_a_test_measure_is_told_of_what_is_best_in_training():
 
 
 def test_two_processes_tell_what_one_tells(tmp_path):
-    alone = gather(SMALL, "exact", tmp_path / "one", True, jobs=1)
-    both = gather(SMALL, "exact", tmp_path / "two", True, jobs=2)
-    assert len(alone) == len(both) == 2 * 3 * 3
+    """Kills: outcomes in the order in which they were finished, not the cells'."""
+    size = replace(SMALL, methods=("DPZero",))
+    alone = gather(size, "exact", tmp_path / "one", True, jobs=1)
+    both = gather(size, "exact", tmp_path / "two", True, jobs=2)
+    assert len(alone) == len(both) == 2 * 3
     for one, other in zip(alone, both, strict=True):
-        assert one["d"] == other["d"]
+        first, second = one.pop("outcome"), other["outcome"]
+        assert one == {name: value for name, value in other.items() if name != "outcome"}
         for name in quadratics.MEASURES:
-            assert one["outcome"][name]["values"] == pytest.approx(other["outcome"][name]["values"], rel=1e-4)
-    assert gather(SMALL, "exact", tmp_path / "two", True) == both  # nothing is run again
+            assert first[name]["values"] == pytest.approx(second[name]["values"], rel=1e-4)
+    assert gather(size, "exact", tmp_path / "two", True) == both  # nothing is run again
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="asks the kernel which processes run")
