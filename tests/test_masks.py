@@ -1,6 +1,7 @@
 """Which coordinates a pruning keeps, and what a mask takes in memory."""
 
 import math
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -114,16 +115,44 @@ def test_weights_fall_with_the_rank():
     assert mask.weights["b"].tolist() == pytest.approx([0.8 + 0.8 / 3])
 
 
-def test_a_packed_mask_unpacks_to_itself_and_is_small(monkeypatch):
-    """Two bytes for each kept coordinate: of 1 % of float32 weights half a hundredth. Kills: int64 places."""
-    monkeypatch.setattr("dpzo.masks._CACHED", 0)
+def held(work):
+    """What ``work`` gives, the most bytes that torch handed out at once meanwhile, and those that are left."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        result = work()
+    moves = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    levels = list(accumulate(e.nbytes() for e in sorted(moves, key=lambda e: e.start_ns())))
+    return result, max(levels), levels[-1]
+
+
+def test_a_packed_mask_unpacks_to_itself_and_is_small():
+    """Two bytes for each kept coordinate: of 1 % of float32 weights half a hundredth. Kills: int64 places, and places
+    that are held where nbytes does not count them."""
     count, g = 3_000_001, torch.Generator().manual_seed(0)
     at = torch.randperm(count, generator=g)[: count // 100].sort().values
-    mask = Mask({"w": at, "none": at[:0]})
+    mask, _, stays = held(lambda: Mask({"w": at.clone(), "none": at[:0].clone()}))
     assert torch.equal(mask.indices("w"), at)
     assert torch.equal(mask.indices("w", slice(777, 20_001)), at[777:20_001])
     assert not len(mask.indices("none"))
-    assert mask.nbytes < 0.0051 * 4 * count
+    assert stays == mask.nbytes < 0.0051 * 4 * count
+
+
+def test_a_step_unpacks_a_piece_at_a_time():
+    """Kills: all places as int64 at once, when values are packed, moved or written back."""
+    full, count = Parameters({"w": torch.zeros(4_000_000)}), 2_000_000
+    mask = Mask({"w": torch.arange(0, 2 * count, 2)})
+    packed, most, stays = held(lambda: Kept(full, mask))
+    assert stays == 4 * count
+    assert most < stays + 2**21
+
+    def step():
+        u = GaussianDirection().draw(packed, seed=1, hold=packed.hold)
+        with packed.moved(u, 0.5):
+            pass
+        packed.add_(u, 0.5)
+
+    _, most, stays = held(step)
+    assert stays == 0
+    assert most < 8 * count
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
