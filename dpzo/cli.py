@@ -16,7 +16,7 @@ from dpzo.errors import Refusal
 from dpzo.mechanisms import GaussianMechanism, LaplaceMechanism, PlainSum
 from dpzo.plan import Plan, sampler_of
 from dpzo.planning import LEMMA, Way, best, describe, reason, ways
-from dpzo.theory.tradeoff import Difference, propose, window
+from dpzo.theory.tradeoff import Guesses, propose, window
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -75,7 +75,9 @@ def plan(
     slope: Annotated[float | None, typer.Option(help="Root mean square of the mean derivative at the start.")] = None,
     gap: Annotated[float | None, typer.Option(help="How far the loss may fall.")] = None,
     curvature: Annotated[float | None, typer.Option(help="Your guess of ||H||; none: Tr H.")] = None,
-    loss_error: Annotated[float, typer.Option(help="Rounding error of a loss; a float32 loss of 1 has 6e-8.")] = 2e-7,
+    loss_error: Annotated[
+        float | None, typer.Option(help="Rounding error of a loss; none: 2e-7, some of float32's.")
+    ] = None,
     mu: Annotated[float | None, typer.Option(help="A PL constant, where one is known: then several stages.")] = None,
 ) -> None:
     """How much noise each mechanism and accountant wants for the target, and which to take.
@@ -88,9 +90,7 @@ def plan(
     With --clip, --trace, --slope and --gap it proposes lambda, step size and stages for the recommended noise too: a
     first guess, to tune from.
     """
-    guesses = (clip, trace, slope, gap)
-    if any(guess is None for guess in guesses) and any(guess is not None for guess in (*guesses, curvature, mu)):
-        raise Refusal("--clip, --trace, --slope and --gap together", "some of them", "Give all four, or none.")
+    guesses = _guesses((clip, trace, slope, gap), {"curvature": curvature, "loss_error": loss_error, "mu": mu})
     found: list[tuple[Way, str]] = []
     with Console(stderr=True).status("calibrating"):
         for way in ways(n, steps, epsilon, delta, relation, batch_size, directions):
@@ -112,33 +112,27 @@ def plan(
     console.print(table)
     told = f"{chosen.noise} noise by {_NAMES[chosen.accountant]}, {_sampling(batch_size)}: "
     console.print(f"* recommended: {told}{reason(chosen, [w for w, _ in found])}", highlight=False)
-    if clip is not None and trace is not None and slope is not None and gap is not None:
-        _print_proposal(
-            console, chosen, clip, Difference(trace=trace, loss_error=loss_error), slope, gap, curvature, mu
-        )
+    if guesses is not None:
+        _print_proposal(console, chosen, guesses)
 
 
-def _print_proposal(
-    console: Console,
-    chosen: Way,
-    clip: float,
-    difference: Difference,
-    slope: float,
-    gap: float,
-    curvature: float | None,
-    mu: float | None,
-) -> None:
-    divisor = chosen.plan.sampler.divisor(chosen.plan.n)
+def _guesses(needed: tuple[float | None, ...], more: dict[str, float | None]) -> Guesses | None:
+    values = [value for value in needed if value is not None]
+    given = {name: value for name, value in more.items() if value is not None}
+    if not values and not given:
+        return None
+    if len(values) < len(needed):
+        raise Refusal("--clip, --trace, --slope and --gap together", "some of them", "Give all four, or none.")
+    clip, trace, slope, gap = values
+    return Guesses(clip_threshold=clip, trace=trace, slope=slope, gap=gap, **given)
+
+
+def _print_proposal(console: Console, chosen: Way, guesses: Guesses) -> None:
     stages = propose(
+        guesses,
         steps=chosen.plan.steps,
         noise_multiplier=chosen.deviation,
-        clip_threshold=clip,
-        divisor=divisor,
-        difference=difference,
-        curvature=difference.trace if curvature is None else curvature,
-        slope=slope,
-        gap=gap,
-        mu=mu,
+        divisor=chosen.plan.sampler.divisor(chosen.plan.n),
         directions=chosen.mechanism.directions,
     )
     table = Table(title="proposed stages", caption="a first guess")
@@ -147,8 +141,8 @@ def _print_proposal(
     for number, stage in enumerate(stages, 1):
         table.add_row(str(number), f"{stage.steps:,}", f"{stage.step_size:.3g}", f"{stage.zo_eps:.2g}")
     console.print(table)
-    noise = chosen.on_the_mean * clip * chosen.mechanism.directions  # a scalar is a derivative over K
-    low, high = window(difference, noise)
+    noise = chosen.on_the_mean * guesses.clip_threshold * chosen.mechanism.directions  # a scalar is a derivative over K
+    low, high = window(guesses.difference, noise)
     told = f"any lambda from {low:.1g} to {high:.1g}" if low <= high else "no lambda"
     console.print(f"The noise on the mean derivative is {noise:.3g}; {told} errs by less than a tenth of it.")
 
