@@ -1,12 +1,14 @@
 """What a mask saves: time and memory of a DP-ZOPO step at 1 % kept, beside a step of the whole model, in one run.
 
-All of the model's weights are trained. Memory is what the process holds after a step, over what it held after forward
-passes alone, allocator and caches included; the mask's own bytes are counted. Making a mask takes more for a moment:
-its scores are as large as the weights.
+All of the model's weights are trained. Memory is what the process holds after the steps, over what it held after
+forward passes alone, allocator and caches included; and its peak during the steps, over the peak of the forward passes
+(on Linux, which tells it). The mask's own bytes are counted. Making a mask takes more for a moment: its scores are as
+large as the weights.
 """
 
 import ctypes
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -75,17 +77,20 @@ def main(
     own = packed.mask.nbytes / 2**20, sum(t.nbytes for t in packed.values()) / 2**20
     print(f"mask {own[0]:.1f} MiB, packed values {own[1]:.1f} MiB: {100 * sum(own) / weights:.2f} % of the weights")
     del packed
-    first = 0.0
+    first: tuple[float, ...] = ()
     for name, make in rows:
         work = make()
         work()
+        _held()
+        peak = _peak_from_here()
         began = time.perf_counter()
         for _ in range(repeats):
             work()
-        seconds, held = (time.perf_counter() - began) / repeats, _held()
-        first = first or held
-        more = f"+{held - first:.0f} MiB, {100 * (held - first) / weights:.1f} % of the weights"
-        print(f"{name:18}{1e3 * seconds:10.1f} ms   {more}", flush=True)
+        seconds, sizes = (time.perf_counter() - began) / repeats, (_held(), peak())
+        first = first or sizes
+        more = [size - of for size, of in zip(sizes, first, strict=True)]
+        held, most = (f"{size:+.1f} MiB, {100 * size / weights:.1f} %" for size in more)
+        print(f"{name:18}{1e3 * seconds:10.1f} ms   {held} of the weights; at the peak {most}", flush=True)
 
 
 def _held() -> float:
@@ -94,6 +99,20 @@ def _held() -> float:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss / 2**20
+
+
+def _peak_from_here() -> Callable[[], float]:
+    """What tells MiB in use at most since this call; nan where the system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    except OSError:
+        return lambda: math.nan
+
+    def peak() -> float:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
+
+    return peak
 
 
 if __name__ == "__main__":
