@@ -20,8 +20,11 @@ from synthetic.sweep import Floats
 class Curvature(NamedTuple):
     """||H||, Tr |H| with its standard error over probes, and the effective rank r = Tr |H| / ||H||.
 
-    -H' <= Hessian <= H' holds for H' = |H|, so r is the least that Assumption 3.5 can be given at this point. ||H|| is
-    a lower estimate, so r is an upper one.
+    -H' <= H <= H' holds for H' = |H|, and every H' for which it holds has Tr H' >= Tr |H|: that is the product l r of
+    Assumption 3.5 at this point, which the rates use. r alone is the least for ||H'|| = ||H||; a bound with a larger
+    norm may have a smaller r. ||H|| is estimated from below, the nodes being inside the spectrum. Tr |H| is off by the
+    probes, which ``error`` tells, and by the quadrature of |x|, of either sign, which it does not: so r is an estimate
+    and no bound.
     """
 
     norm: float

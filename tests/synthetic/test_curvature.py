@@ -52,6 +52,30 @@ def test_column_by_column_it_is_exact():
     assert found.error == 0
 
 
+@given(st.integers(1, 8), st.integers(0, 10**6))
+def test_no_bound_has_a_smaller_trace(d, seed):
+    """-M <= H <= M is H = M^(1/2) K M^(1/2) with |K| <= 1, and then Tr M >= Tr |H|; M = |H| attains it."""
+    generator = np.random.default_rng(seed)
+    root, K = generator.standard_normal((d, d)), generator.standard_normal((d, d))
+    M, K = root @ root.T, (K + K.T) / np.linalg.norm(K + K.T, 2)
+    H = root @ K @ root.T  # as root = M^(1/2) Q with Q orthogonal
+    assert np.linalg.eigvalsh(M - H).min() > -1e-9 * np.trace(M)
+    assert np.linalg.eigvalsh(M + H).min() > -1e-9 * np.trace(M)
+    found = exact_curvature(lambda x: torch.from_numpy(H).float() @ x, d)
+    assert found.trace <= np.trace(M) * (1 + 1e-5)
+
+
+def test_a_bound_of_a_larger_norm_may_have_a_smaller_rank():
+    """|H| + c q q', q the first eigenvector: its trace grows, and its norm grows more."""
+    ranks, traces = [], []
+    for c in (0.0, 1.0, 5.0):
+        bound = np.array([1 + c, *[0.1] * 20])
+        traces.append(bound.sum())
+        ranks.append(bound.sum() / bound.max())
+    assert ranks == pytest.approx([3, 2, 4 / 3])
+    assert traces == pytest.approx([3, 4, 8])
+
+
 def test_refusals():
     with pytest.raises(Refusal, match="two probes"):
         curvature(lambda x: x, 3, probes=1)
