@@ -171,12 +171,13 @@ def when(found: Floats) -> str:
         if any(abs(ratio - 1) > max(_SMALL, 1.96 * error) for ratio, error in changes):
             break
         harmless = RATIOS[number]
+    small = f"{100 * _SMALL:g} %"
     if harmless is None:
-        return f"The clip matters at every C that was tried: the loss changes by more than {100 * _SMALL:g} %."
+        return f"The clip matters at every C that was tried: the loss changes by more than {small}."
     return (
-        f"The clip does not matter from C = {harmless:g} s on, which clips {100 * (1 - gain(harmless)):.2g} % of the "
-        f"derivatives at x_0: at no mark does the loss change by more than {100 * _SMALL:g} % or the interval. A harder "
-        "clip slows the run as a step size shorter by the gain would, and first order tells by how much."
+        f"The clip does not matter from C = {harmless:g} s on, where {100 * (1 - gain(harmless)):.2g} % of the "
+        f"derivatives are clipped at x_0: at no mark does the loss change by more than {small} or the interval. A "
+        "harder clip slows the run as a step size shorter by the gain would, and first order tells by how much."
     )
 
 

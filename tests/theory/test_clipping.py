@@ -6,9 +6,11 @@ that their ratio is known well; distances are in standard errors over runs, and 
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from typer.testing import CliRunner
 
 from synthetic import clipping
 from synthetic.clipping import bent, departure, gain
@@ -91,3 +93,29 @@ def test_a_hard_clip_slows_the_run_by_its_gain(measured, ratio):
         print(f"C / s {ratio} t {mark} measured {got:.3f} ± {error:.3f} first order {first:.3f}")
         assert got - 1 > SIGMAS * error
         assert got == pytest.approx(first, rel=0.1, abs=SIGMAS * error)
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ((1.5, 1.3, 1.1, 1.02, 1.009, 1.0, 1.0), "from C = 2.5 s on, where 1.2 % of"),
+        ((1.5, 1.3, 1.1, 1.02, 1.009, 1.02, 1.0), "from C = 4 s on"),
+        ((1.5, 1.3, 1.1, 1.02, 1.009, 1.0, 1.02), "matters at every C"),
+    ],
+)
+def test_from_which_clip_on_it_does_not_matter(losses, told):
+    """Kills: the least C that does no harm, though a larger one does; the last mark alone."""
+    marks = np.stack([[*losses, 1.0], np.ones(len(losses) + 1)], axis=1)  # the clip is felt at the first mark only
+    found = np.array([0.9, 1.1])[:, None, None] * marks
+    assert told in clipping.when(found)
+
+
+def test_the_command_writes_what_it_measured(tmp_path):
+    app = typer.Typer()
+    app.command()(clipping.main)
+    asked = ["--n", "60", "--d", "5", "--steps", "12", "--runs", "3", "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 0, told.output
+    text = (tmp_path / "clipping.md").read_text()
+    assert all(word in text for word in ("| 2.5 |", "The clip", "3 runs", "seeds: 0 to 2", "commit"))
+    assert (tmp_path / "clipping.png").stat().st_size > 5000
