@@ -62,7 +62,7 @@ PARTS: dict[str, tuple[Method, ...]] = {
         _masked("random, 10 %", (0.1,), score="random"),
     ),
     "strategy": (
-        _masked("synflow, 1 % of each tensor's", score="synflow", scope="layer"),
+        _masked("synflow in one pass, 1 % of each tensor's", score="synflow", scope="layer"),
         _masked("synflow, rank weights 1.2 to 0.8", score="synflow", weights=(1.2, 0.8)),
         _masked("synflow, dynamic", score="synflow", strategy="dynamic"),
         _masked("synflow, growing 0.25, 0.5, 1 %", (0.0025, 0.005, 0.01), score="synflow", strategy="incremental"),
@@ -120,10 +120,12 @@ def report(study: Study, parts: list[str]) -> str:
         f"|  | zero-shot |  |  | {100 * before['validation_accuracy']:.1f} | {before['validation_loss']:.4f} |  |  |"
     )
     run: dict[str, Any] = {}
+    commits: set[str] = set()
     for part in parts:
         for method in PARTS[part]:
             best, runs = _runs(study, method)
             run = runs[0]
+            commits |= {str(one["provenance"]["commit"])[:12] for one in runs}
             losses, told = _losses(runs), ("", "")
             if (other := against(method)) is not None:
                 told = (other.name, _interval(list(losses - _losses(_runs(study, other)[1])), "+.4f"))
@@ -149,7 +151,7 @@ def report(study: Study, parts: list[str]) -> str:
         "that of what it is held against, at the same public seeds; batches and noise are each run's own. Below 0 the "
         "variant is better.\n\n"
         f"Made by `python reproduce/dpzopo_ablation.py --parts {','.join(parts)}`, dpzo {made['versions']['dpzo']} at "
-        f"{str(made['commit'])[:12]}, torch {made['versions']['torch']}, {made['machine']['processor']}, "
+        f"{', '.join(sorted(commits))}, torch {made['versions']['torch']}, {made['machine']['processor']}, "
         f"{made['machine']['cores']} cores.\n\n"
     )
     return text + "\n".join(lines) + "\n"

@@ -93,8 +93,8 @@ def table(made: list[Row], task: str) -> str:
     """Ours beside the figure's."""
     like = "sst2" if task == "mr" else task
     lines = [
-        "| method | epsilon | accuracy here | step size | coordinates | s/step | the figure* |",
-        "|" + " --- |" * 7,
+        "| method | epsilon | accuracy here | step size | coordinates | the figure* |",
+        "|" + " --- |" * 6,
     ]
     for method, epsilon, runs in made:
         mean, half = interval(runs)
@@ -106,7 +106,6 @@ def table(made: list[Row], task: str) -> str:
             f"{mean:.1f}" + (f" ± {half:.1f}" if len(runs) > 1 else ""),
             "" if method.step_size is None else f"{method.step_size:g}",
             "" if not method.private else f"{int(np.ceil(share * runs[0]['d'])):,}",
-            "" if not method.private else f"{np.mean([run['seconds_per_step'] for run in runs]):.4f}",
             "" if theirs is None else f"{theirs:.1f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -119,9 +118,11 @@ def notes(study: Study, made: list[Row]) -> str:
     n = made[-1][2][0]["n"]
     epsilon, seed = s.tuned_at
     provenance = made[-1][2][0]["provenance"]
+    commits = sorted({str(run["provenance"]["commit"])[:12] for _, _, runs in made for run in runs})
     clip = next(method.clip for method, _, _ in made if method.of_prefix)
     lines = [
-        "Test accuracy in percent, mean ± half of the 95 % interval (Student's t) over seeds, on one fixed test set.",
+        "Test accuracy in percent, mean ± half of the 95 % interval (Student's t) over public seeds, "
+        "which set the directions; batches and noise are each run's own, training and test set the same for all.",
         "\\* Liu et al. 2024, RoBERTa-large (355M), read off their figure; for MR its SST-2 panel. Full fine-tuning in "
         "the released code clips batches, not records: no DP. Its delta is 1/n.",
         f"Here: {s.model}, trained {', '.join(s.trainable)}; n = {n:,}, Poisson batches of {s.batch_size} expected, "
@@ -134,7 +135,7 @@ def notes(study: Study, made: list[Row]) -> str:
         f"Step sizes: the best validation loss of a grid of factors of 3 for each method, extended while the best lies "
         f"at its end, at epsilon = {epsilon:g} and public seed {seed}; not accounted.",
         f"Made by `python reproduce/dpzopo_figure_roberta.py`, dpzo {provenance['versions']['dpzo']} at "
-        f"{str(provenance['commit'])[:12]}, torch {provenance['versions']['torch']}, "
+        f"{', '.join(commits)}, torch {provenance['versions']['torch']}, "
         f"{provenance['machine']['processor']}, {provenance['machine']['cores']} cores.",
     ]
     return "\n\n".join(lines) + "\n"

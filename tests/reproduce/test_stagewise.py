@@ -41,7 +41,7 @@ def test_the_programs_write_their_tables_and_go_on(tmp_path, capsys):
         assert (tmp_path / f"{name}.jsonl").read_text() == lines
         assert (tmp_path / f"{name}.md").read_text() == table
     assert (tmp_path / "dpzopo_figure.png").stat().st_size > 10_000
-    assert "synflow, 1 % of each tensor's" in capsys.readouterr().out
+    assert "synflow in one pass, 1 % of each tensor's" in capsys.readouterr().out
 
 
 def test_every_private_run_has_the_same_steps_and_the_epsilon_asked_for():
