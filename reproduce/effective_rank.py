@@ -78,8 +78,7 @@ def main(
     print(text)
     told = (
         f"{texts} texts; {probes} probes of {steps} Lanczos steps, ± the standard error over probes; up to {_SMALL:,} "
-        f"coordinates exact, by the whole Hessian. Took {sum(row['seconds'] for row in rows) / 60:.0f} minutes; "
-        f"each line's time, seed, versions and machine are in effective_rank.jsonl."
+        "coordinates exact, by the whole Hessian. Each line's time, versions and machine are in effective_rank.jsonl."
     )
     report.write(out / "effective_rank.md", f"{text}\n{told}", "0")
     draw(rows, str(out / "effective_rank.png"))
