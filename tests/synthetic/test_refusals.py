@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from dpzo import Refusal, memory
 from reproduce import figure1, figure2, quadratics, table1
-from synthetic import clipping, convergence, pl, scale
+from synthetic import bounds, clipping, convergence, pl, scale
 
-PROGRAMS = (convergence, clipping, pl, scale, figure1, figure2, table1)
+PROGRAMS = (bounds, convergence, clipping, pl, scale, figure1, figure2, table1)
 HUGE = "100000000"
 WRONG = [
     (convergence, "--problem cubic", "'cubic'"),
@@ -36,6 +36,9 @@ WRONG = [
     (clipping, "--share 3", "below the stability threshold 0.106475; got 0.319425, 3 times as large"),
     (clipping, "--share -1", "alpha to be a positive"),
     (clipping, f"--d {HUGE}", "records that need"),
+    (bounds, "--runs 1", "--runs of 2 or more"),
+    (bounds, "--most-steps 0", "--most_steps of 1 or more"),
+    (bounds, "--seed -1", "--seed of 0 or more"),
     (pl, "--runs 1", "--runs of 2 or more"),
     (pl, "--n 0", "--n of 1 or more"),
     (scale, "--largest 0", "power of ten"),
