@@ -37,7 +37,7 @@ ROWS = (
     Method("DP-ZOPO", "dp-zopo", stages=3, keep=(0.01,), pruning=Pruning(score="synflow")),
     Method("DP-ZOPO, random mask", "dp-zopo", stages=3, keep=(0.01,), pruning=Pruning(score="random")),
 )
-FIRST_ORDER_GRIDS = {"dp-adamw": (3e-4, 1e-3, 3e-3, 1e-2), "dp-adamw-prefix": (1e-2, 3e-2, 1e-1)}
+FIRST_ORDER_GRIDS = {"dp-adamw": (3e-4, 1e-3, 3e-3, 1e-2), "dp-adamw-prefix": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
 
 def main(

@@ -72,6 +72,7 @@ def test_a_prefix_changes_every_loss_and_no_weight(made, last_only):
     assert not torch.equal(model.losses(records), first)
     assert all(torch.equal(t, before[name]) for name, t in made[0].state_dict().items())
     assert not any(t.requires_grad or t.grad is not None for t in made[0].parameters())
+    assert made[0].config._attn_implementation == "sdpa"
 
 
 @BOTH
