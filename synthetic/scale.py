@@ -170,7 +170,7 @@ def draw(rows: list[Row], found: growth.Found, path: str) -> None:
                 on.errorbar(d, mean, [mean - low, high - mean], label=f"{method}, runs", **look)
         on.set(xscale="log", yscale="log", xlabel="dimension d")
         on.set_title(f"effective rank {rank}", fontsize=9)
-    grid[0, 0].set_ylabel("best gradient norm over that at the start", fontsize=9)
+    grid[0, 0].set_ylabel("best gradient norm / that at x_0", fontsize=9)
     style.legend(figure, grid[0, 0])
     style.save(figure, path)
 
