@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dpzo.errors import Refusal, positive
+from dpzo.errors import Refusal, positive, whole
 from dpzo.fingerprint import fingerprint
 from dpzo.parameters import Parameters
 from dpzo.scores import SCORES
@@ -71,8 +71,11 @@ class Pruning:
                 raise Refusal("weights as a pair (best, worst)", repr(self.weights), "Or leave them out: all 1.")
             for weight in self.weights:
                 positive("weight", weight)
-        if isinstance(self.must_train, str):
-            raise Refusal("must_train as a tuple of patterns", repr(self.must_train), "Write (pattern,).")
+        whole("seed", self.seed, 0)
+        if not isinstance(self.largest, bool):
+            raise Refusal("largest to be True or False", repr(self.largest), "False keeps the smallest scores.")
+        if not isinstance(self.must_train, tuple) or not all(isinstance(name, str) for name in self.must_train):
+            raise Refusal("must_train as a tuple of patterns", repr(self.must_train), "Write (pattern, ...).")
         if self.must_train and self.strategy != "static" and self.scope == "global":
             raise Refusal(
                 'must_train beside strategy "static" or scope "layer"',
@@ -86,7 +89,8 @@ class Pruning:
         ``before`` is the mask of the stage before, which an incremental mask contains or lies within.
 
         Raises:
-            Refusal: a model that the score cannot be computed for, or nothing kept of what must train.
+            Refusal: a model that the score cannot be computed for, a score that is not finite, or nothing kept of what
+                must train.
         """
         self._check_names(model.params)
         if self.strategy != "incremental":
@@ -95,6 +99,9 @@ class Pruning:
         rounds = self.scope == "global" and self.largest and before is None
         scores = SCORES[self.score](model, keep if rounds else 1.0, self.seed)
         ranks = {name: scores[name].flatten() if self.largest else -scores[name].abs().flatten() for name in scores}
+        for name, rank in ranks.items():
+            if not all(map(math.isfinite, rank.aminmax())):
+                raise Refusal("finite scores", f"one of {name} that is not", "Mend the weights, or take smaller steps.")
         chosen: dict[str, Tensor] = {}
         for group in [[name] for name in ranks] if self.scope == "layer" else [list(ranks)]:
             competing = {name: ranks[name] for name in group}

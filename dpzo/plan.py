@@ -50,10 +50,14 @@ class Plan:
             raise Refusal(f"a relation among {', '.join(Relation.__members__)}", repr(self.relation), "Choose one.")
         if not self.stages:
             raise Refusal("at least one stage", "none", "Give the steps of the run.")
+        if wrong := [stage for stage in self.stages if not isinstance(stage, Stage)]:
+            raise Refusal("every stage to be a Stage", repr(wrong[0]), "Make them by dpzo.Stage or dpzo.stages.")
+        if not isinstance(self.pruning, Pruning | None):
+            raise Refusal("a Pruning, or None", repr(self.pruning), "Give pruning=Pruning(...).")
         if self.unit not in get_args(Unit):
             raise Refusal(f"a unit among {', '.join(get_args(Unit))}", repr(self.unit), "Choose one.")
         if self.pruning is None and any(stage.keep < 1 for stage in self.stages):
-            raise Refusal("a pruning beside stages that keep a share", "none", "Give pruning=Pruning(...).")
+            raise Refusal("a pruning beside stages that keep a share", "none", "Plan dp_zopo, which prunes.")
         self._check_noise()
         for number in range(len(self.stages)):
             self.mechanism_of(number)  # refuses a clip or a noise of the stage's own that no mechanism takes

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dpzo.errors import Refusal, positive
+from dpzo.errors import Refusal, not_negative, positive, whole
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,15 @@ class Stage:
     average: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise Refusal("a stage of at least one step", self.steps, "Give a whole number of steps.")
+        whole("steps of a stage", self.steps)
         for name in ("step_size", "zo_eps", "noise_scale"):
             positive(name, getattr(self, name))
         if self.clip_threshold is not None:
             positive("clip_threshold", self.clip_threshold)
-        if self.proximal != 0:
-            positive("proximal", self.proximal)
-            if not self.proximal * self.step_size <= 1:
-                came = f"{self.proximal * self.step_size:g}"
-                raise Refusal("step_size * proximal of at most 1", came, "Above it the pull oversteps the anchor.")
+        not_negative("proximal", self.proximal)
+        if self.proximal * self.step_size > 1:
+            came = f"{self.proximal * self.step_size:g}"
+            raise Refusal("step_size * proximal of at most 1", came, "Above it the pull oversteps the anchor.")
         if not isinstance(self.average, bool):
             raise Refusal("average to be True or False", repr(self.average), "Say whether the stage ends at its mean.")
         positive("keep", self.keep)
@@ -78,15 +76,15 @@ def doubling(
     [(1000, 2e-05), (2000, 1e-05), (3000, 5e-06)]
     """
     for name, value in (("stages", stages), ("first_steps", first_steps), ("steps", steps)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise Refusal(f"{name} of 1 or more", value, "Give a whole number.")
+        whole(name, value)
     shares = list(keep) if isinstance(keep, Sequence) else [keep] * stages
     if len(shares) != stages:
         raise Refusal(f"one share to keep for each of the {stages} stages", f"{len(shares)} shares", "List them all.")
+    if stages == 1 and last_zo_eps is not None:
+        raise Refusal("no last_zo_eps beside a single stage", last_zo_eps, "Give zo_eps, which it keeps.")
     last = zo_eps if last_zo_eps is None else last_zo_eps
     for name, size in (("step_size", step_size), ("zo_eps", zo_eps), ("last_zo_eps", last)):
         positive(name, size)
-    factor = last / zo_eps
     starts = [first_steps * (2**s - 1) for s in range(stages)]
     if starts[-1] >= steps:
         raise Refusal(
@@ -96,7 +94,7 @@ def doubling(
         Stage(
             steps - start if s == stages - 1 else first_steps * 2**s,
             step_size / 2**s,
-            zo_eps * factor ** (s / max(stages - 1, 1)),
+            zo_eps if last == zo_eps else zo_eps ** (1 - s / (stages - 1)) * last ** (s / (stages - 1)),
             proximal=proximal,
             keep=share,
             average=average,
@@ -112,6 +110,9 @@ def allocated(stages: Sequence[Stage], weights: Sequence[float]) -> tuple[Stage,
     ``dpzo.theory.stagewise.noise_weights`` does. Gaussian steps cost (C_s / sigma_s)^2 each, so sum w_s T_s sigma_s^2
     is least at a given cost where sigma_s^2 goes as C_s w_s^(-1/2). ``noise_scale`` is sigma_s over C_s, and what
     counts is its ratio from stage to stage; calibration sets the common size.
+
+    That is least on the full batch: with Poisson sampling and a sigma near 1 another split may do 5 to 10 % less harm
+    at the same epsilon. A ``noise_scale`` that the stages have is replaced.
 
     Raises:
         Refusal: another number of weights than stages, one that is not positive, or a C of their own for some stages

@@ -15,6 +15,7 @@ from dpzo.models.module import ModuleModel
 from dpzo.models.users import UserModel
 from dpzo.parameters import Parameters
 from dpzo.scores import SCORES
+from tests.test_scores import model_of, network
 
 SHAPES = {"a": (30, 7), "b": (3,), "c": (11, 10)}
 
@@ -177,6 +178,15 @@ def test_excursions_come_back_to_the_bit(dtype, weights):
     assert all(torch.equal(m.params[name], away[name]) for name in SHAPES)
 
 
+def test_synflow_prunes_in_rounds_so_that_no_layer_is_lost():
+    """Kills: a single pass, which takes all of a wide layer, where nothing spoils the rounds."""
+    wide = model_of(network(4, 400, 400, 1))
+    mask, scores = Pruning(score="synflow").mask(wide, 0.002), SCORES["synflow"](wide, 1.0, 0)
+    assert all(mask.kept(name) for name in wide.params)
+    least = torch.cat([s.flatten() for s in scores.values()]).sort().values[-mask.count]
+    assert not all((s >= least).any() for s in scores.values())
+
+
 @pytest.mark.parametrize("how", [{"scope": "layer"}, {"largest": False}], ids=str)
 def test_a_competition_that_pruning_rounds_would_spoil_gets_one_pass(how):
     """Kills: quotas and smallest scores that are filled with what SynFlow's rounds had set to zero."""
@@ -195,7 +205,9 @@ def test_a_competition_that_pruning_rounds_would_spoil_gets_one_pass(how):
 
 
 def test_refusals():
-    bads = [{"score": "hessian"}, {"scope": "row"}, {"strategy": "often"}, {"must_train": "2.bias"}]
+    bads = [{"score": "hessian"}, {"scope": "row"}, {"strategy": "often"}, {"largest": "no"}, {"largest": 1}]
+    bads += [{"must_train": names} for names in ("2.bias", ["2.bias"], (2,))]
+    bads += [{"seed": seed} for seed in ("a", 1.0, True, -1)]
     for bad in [*bads, *({"weights": weights} for weights in [(1.0, 0.0), (1.0,), (), 1.0])]:
         with pytest.raises(Refusal):
             Pruning(**bad)
@@ -208,6 +220,9 @@ def test_refusals():
             Pruning(score="magnitude", strategy=strategy, must_train=("b",))
         layers = Pruning(score="magnitude", scope="layer", strategy=strategy, must_train=("*",))
         assert layers.mask(model(), 1e-9).count == 3
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(Refusal, match="finite scores"):
+            Pruning(score="magnitude").mask(Bare({"b": torch.ones(2), "a": torch.tensor([1.0, wrong, 2.0, 3.0])}), 0.5)
     assert set(SCORES) == {"synflow", "magnitude", "random", "zo-grasp", "authors"}
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dpzo import Refusal, Stage
@@ -22,18 +22,21 @@ def test_the_authors_schedule():
     assert [(s.keep, s.proximal, s.average) for s in stages] == [(k, 5e-4, True) for k in (0.1, 0.2, 0.4)]
 
 
-@given(st.integers(1, 6), st.integers(1, 50), st.integers(1, 500), st.floats(1e-8, 1e3), st.floats(1e-8, 1e3))
+RADII = st.floats(1e-300, 1e300)
+
+
+@example(stages=3, first=1, more=1, start=1e-300, end=1e300)
+@given(st.integers(2, 6), st.integers(1, 50), st.integers(1, 500), RADII, RADII)
 def test_a_doubling_schedule(stages, first, more, start, end):
-    """Kills: lost or added steps, a radius that only grows or misses its end."""
+    """Kills: lost or added steps, a radius that only grows, misses its end or goes by a ratio that overflows."""
     steps = first * (2 ** (stages - 1) - 1) + more
     made = doubling(first_steps=first, steps=steps, step_size=1.0, zo_eps=start, last_zo_eps=end, stages=stages)
     assert sum(s.steps for s in made) == steps
     assert [s.steps for s in made[:-1]] == [first * 2**k for k in range(stages - 1)]
-    assert made[0].zo_eps == start
-    if stages > 1:
-        assert made[-1].zo_eps == pytest.approx(end)
-        ratios = np.diff(np.log([s.zo_eps for s in made]))
-        np.testing.assert_allclose(ratios, math.log(end / start) / (stages - 1), atol=1e-9)
+    assert (made[0].zo_eps, made[-1].zo_eps) == (start, end)
+    ratios = np.diff(np.log([s.zo_eps for s in made]))
+    np.testing.assert_allclose(ratios, (math.log(end) - math.log(start)) / (stages - 1), atol=1e-9)
+    assert doubling(first_steps=first, steps=more, step_size=1.0, zo_eps=start, stages=1) == (Stage(more, 1.0, start),)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,7 @@ def test_a_doubling_schedule(stages, first, more, start, end):
         {"last_zo_eps": -1e-6},
         {"last_zo_eps": math.nan},
         {"last_zo_eps": "1e-6"},
+        {"stages": 1, "last_zo_eps": 1.0},  # which no stage would have
         {"step_size": None},
         {"average": "no"},
         {"keep": 0.0},
@@ -61,6 +65,8 @@ def test_a_doubling_schedule(stages, first, more, start, end):
         {"proximal": -1.0},
         {"proximal": math.nan},
         {"proximal": 1e9},
+        {"proximal": False},
+        {"proximal": "0"},
     ],
     ids=str,
 )
@@ -75,6 +81,12 @@ def test_what_is_no_schedule_is_refused(bad):
 def test_what_is_no_stage_is_refused(bad):
     with pytest.raises(Refusal):
         Stage(**{"steps": 1, "step_size": 1.0, "zo_eps": 1.0} | bad)
+
+
+def test_a_pull_may_reach_the_anchor_and_no_further():
+    assert Stage(1, 0.5, 1.0, proximal=2.0).proximal == 2.0
+    with pytest.raises(Refusal, match="oversteps"):
+        Stage(1, 0.5, 1.0, proximal=math.nextafter(2.0, 3.0))
 
 
 @given(

@@ -9,17 +9,18 @@ The score looks at weights that were released, so masks cost no privacy, however
 own work and memory go with r_s d. The frozen coordinates keep their bits.
 
 Source: Liu et al. 2024 (arXiv 2402.07818), as far as its abstract and code tell. As released, the code's masked path
-changes no weight; its score, SynFlow's objective by random differences, is the option ``Pruning(score="authors")``.
+changes no weight; its score, SynFlow's objective by random differences, of which it keeps the smallest, is the option
+``Pruning(score="authors", largest=False)``.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from dpzo.accounting import Relation
-from dpzo.algorithms.dp_zoso import dp_zoso, step
+from dpzo.algorithms.dp_zoso import step
 from dpzo.directions import Direction, GaussianDirection
 from dpzo.masks import Pruning
-from dpzo.plan import Plan, Unit
+from dpzo.mechanisms import GaussianMechanism
+from dpzo.plan import Plan, Unit, sampler_of, with_noise
 from dpzo.stages import Stage
 
 __all__ = ["dp_zopo", "step"]
@@ -48,18 +49,15 @@ def dp_zopo(
     Raises:
         Refusal: as ``dp_zoso``.
     """
-    all_move = [replace(stage, keep=1.0) for stage in stages]
-    plan = dp_zoso(
+    plan = Plan(
+        algorithm="dp-zopo",
         n=n,
-        stages=all_move,
-        clip_threshold=clip_threshold,
-        relation=relation,
-        directions=directions,
-        batch_size=batch_size,
-        noise_multiplier=noise_multiplier,
-        target_epsilon=target_epsilon,
-        target_delta=target_delta,
+        sampler=sampler_of(batch_size, n),
+        mechanism=GaussianMechanism(clip_threshold, noise_multiplier=1.0, directions=directions),
         direction=direction,
+        stages=tuple(stages),
+        relation=relation,
         unit=unit,
+        pruning=pruning,
     )
-    return replace(plan, algorithm="dp-zopo", stages=tuple(stages), pruning=pruning)
+    return with_noise(plan, noise_multiplier, target_epsilon, target_delta)

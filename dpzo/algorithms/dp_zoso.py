@@ -22,7 +22,6 @@ from collections.abc import Sequence
 
 from dpzo.accounting import Relation
 from dpzo.directions import Direction, Drawn, GaussianDirection
-from dpzo.errors import Refusal
 from dpzo.estimators import two_points
 from dpzo.mechanisms import GaussianMechanism
 from dpzo.plan import Plan, Unit, sampler_of, with_noise
@@ -75,8 +74,6 @@ def dp_zoso(
     >>> round(plan.mechanism.noise_multiplier, 1), round(plan.epsilon(1e-5), 3)
     (9.7, 2.0)
     """
-    if any(stage.keep < 1 for stage in stages):
-        raise Refusal("stages that move all coordinates", "a share to keep", "Plan dp_zopo, which prunes.")
     plan = Plan(
         algorithm="dp-zoso",
         n=n,

@@ -318,6 +318,9 @@ def test_refused_before_anything_is_spent(tmp_path):
 
     refuses("dp_zopo", lambda: dp_zoso(stages=SHARES, **NET))
     refuses("at least one stage", lambda: dp_zoso(stages=(), **NET))
+    for plan in (dp_zoso, dp_zopo):
+        refuses("every stage to be a Stage", lambda plan=plan: plan(stages=[STAGES[0], 2], **NET))
+    refuses("a Pruning", lambda: dp_zopo(stages=SHARES, pruning="synflow", **NET))
     late = {"from 2": {"clip_threshold": 1e300}, "at most 2": {"noise_scale": 1e12}}
     for match, of_its_own in late.items():  # not at the stage, when the ones before it are spent
         refuses(match, lambda own=of_its_own: dp_zoso(stages=(Stage(2, 0.1, 0.1), Stage(2, 0.1, 0.1, **own)), **NET))
@@ -359,6 +362,11 @@ def test_refused_before_anything_is_spent(tmp_path):
         late = (Stage(2, 0.1, 0.1, keep=1.0), Stage(2, 0.1, 0.1, keep=0.02))  # not when the first stage is spent
         strict = replace(strict, stages=late, pruning=Pruning(score="magnitude", must_train=("2.bias",)))
         refuses("which must train", lambda: run(strict, network(), RECORDS, Streams.secure(1), ledger=ledger))
+        broken = network()
+        broken.params["0.weight"].data[3, 2] = torch.nan
+        for strategy in ("static", "dynamic"):
+            plan = dp_zopo(stages=SHARES, pruning=Pruning(score="magnitude", strategy=strategy), **NET)
+            refuses("finite scores", lambda plan=plan: run(plan, broken, RECORDS, Streams.secure(1), ledger=ledger))
         assert ledger.charged == 0
     assert (tmp_path / "l").read_bytes() == b""
 

@@ -206,7 +206,7 @@ def test_each_seed_has_its_own_examples_and_all_have_one_test_set(setting: Setti
         ({"delta": float("nan")}, "dpzero", "delta"),
         ({"zo_eps": 0.0}, "mezo", "zo_eps to be a positive finite number"),
         ({"step_size": float("inf")}, "mezo", "step_size to be a positive finite number"),
-        ({"steps": 0}, "mezo", "at least one step"),
+        ({"steps": 0}, "mezo", "steps of a stage to be a whole number, at least 1"),
         ({"k": 0}, "mezo", "k >= 1"),
         ({"at_most": 0}, "zero-shot", "at_most >= 1"),
     ],
