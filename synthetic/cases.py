@@ -13,11 +13,14 @@ from dpzo import memory
 from dpzo.errors import positive
 from dpzo.models.quadratic import Quadratic
 from dpzo.theory.quadratic import Direction, Law
+from dpzo.theory.stagewise import smoothing_floor
 from synthetic.curvature import Curvature, curvature
+from synthetic.known import Logistic
 from synthetic.problems import RANKS, WAVE_PL, Network, Problem, Tilted, Wave
 from synthetic.sweep import Floats
 
 METHODS = ("DPZero", "DPGD-0th")
+ZO_EPS = 1e-3  # lambda of all runs
 
 
 class Case(NamedTuple):
@@ -50,7 +53,8 @@ def quadratic(n: int, d: int, rank: str, direction: Direction) -> Case:
     data, spectrum = torch.from_numpy(problem.records).double(), torch.from_numpy(problem.a).double()
     law, mean = Law(problem.spectrum, direction), data.mean(0)
     told_one_by_one = len(law.spectrum.values) == d
-    from_start = np.square(mean.numpy()) if told_one_by_one else np.array([float(mean.square().mean())])
+    each = np.square(mean.numpy())
+    from_start = each if told_one_by_one else np.full(law.spectrum.values.shape, each.mean())
 
     def curve(method: str, sigma: float, alpha: float, steps: int) -> tuple[str, Floats]:
         return "exact law", law.trajectory(alpha, steps, from_start).loss(sigma)
@@ -71,16 +75,20 @@ def quadratic(n: int, d: int, rank: str, direction: Direction) -> Case:
 
 
 def pl(n: int, d: int, rank: str, direction: Direction) -> Case:
-    """The non-convex wave; DPZero's line is what contraction and noise alone allow (see tests/theory/test_pl.py)."""
+    """The non-convex wave; the lines are the bound of ``dpzo.theory.stagewise``, but for its term for clipped values.
+
+    The same one-step inequality holds for both methods, whose noise differs.
+    """
     active = math.ceil({"d": d, "sqrt(d)": math.sqrt(d), "log(d)": math.log(d)}[rank])
     wavy = Wave(n, d, max(1, active))
     gap = float(wavy.value(wavy.start))
 
-    def curve(method: str, sigma: float, alpha: float, steps: int) -> tuple[str, Floats] | None:
-        if method != "DPZero":
-            return None
-        keep, floor = 1 - alpha * WAVE_PL / 2, alpha * wavy.active * sigma**2 / WAVE_PL
-        return "bound under PL, clips left out", gap * keep ** np.arange(steps + 1) + floor
+    def curve(method: str, sigma: float, alpha: float, steps: int) -> tuple[str, Floats]:
+        kept = (1 - alpha * WAVE_PL / 2) ** np.arange(steps + 1)
+        floor = alpha * wavy.active * sigma**2 / WAVE_PL + smoothing_floor(ZO_EPS, l=1.0, r=wavy.active, mu=WAVE_PL)
+        bound = kept * gap + (1 - kept) * floor
+        nothing = "; says nothing here" if bound[-1] >= gap else ""
+        return f"bound under PL, clips left out{nothing}", bound
 
     return Case(
         title=f"non-convex, under PL, d = {d:,}, effective rank {wavy.active}",
@@ -93,6 +101,38 @@ def pl(n: int, d: int, rank: str, direction: Direction) -> Case:
         step_size=1 / (4 * (wavy.active + 2)),
         curve=curve,
         note=f"l = 1, r = {wavy.active}, mu = {WAVE_PL}; step sizes are shares of 1 / (4 l (r + 2))",
+    )
+
+
+def logistic(n: int, d: int, rank: str, direction: Direction) -> Case:
+    """Logistic regression; the lines bound the mean of |grad F|^2 over the steps so far, but for clipped values.
+
+    That is the sum of the one-step inequality of ``dpzo.theory.stagewise``, which differs by the noise alone.
+    ``rank`` is that of the features' covariance, whose eigenvalues are j**-p; the Hessian's is told.
+    """
+    memory.require(24 * n * d, "records", "Take a smaller d or n.")
+    problem = Logistic(n, d, RANKS[rank] / 2)
+    data, r, l = torch.from_numpy(problem.records), problem.effective_rank, problem.l
+
+    def curve(method: str, sigma: float, alpha: float, steps: int) -> tuple[str, Floats]:
+        start = 4 * problem.gap / alpha / np.maximum(np.arange(steps + 1), 1e-9)
+        floor = 2 * alpha * l * r * sigma**2 + (l * ZO_EPS) ** 2 * r * (3 * r + 8) / 4
+        return "bound on the mean so far, clips left out", np.minimum(start + floor, problem.L**2)
+
+    def height(model: Any) -> float:
+        return float(np.square(problem.gradient(model.params["weight"][0].detach().numpy())).sum())
+
+    return Case(
+        title=f"logistic regression, d = {d:,}, effective rank {r:.1f}",
+        drawn="mean of |grad F|^2",
+        data=data,
+        d=d,
+        start=problem.model,
+        height=height,
+        steepest=problem.L,
+        step_size=1 / (4 * l * (r + 2)),
+        curve=curve,
+        note=f"L = 1, l = 1/4, r = {r:.2f}; step sizes are shares of 1 / (4 l (r + 2))",
     )
 
 
@@ -126,7 +166,7 @@ def network(n: int, d: int, rank: str, direction: Direction) -> Case:
     )
 
 
-CASES = {"quadratic": quadratic, "pl": pl, "network": network}
+CASES = {"quadratic": quadratic, "pl": pl, "logistic": logistic, "network": network}
 RANK_NAMES = tuple(RANKS)
 
 

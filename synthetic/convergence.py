@@ -2,7 +2,8 @@
 
 The runs are those of ``dpzo.run`` with seeded noise (NOT PRIVATE: a simulation), the clip threshold so large that
 little is clipped, and the noise what (epsilon, delta) needs by exact composition. Lines are computed, not fitted: the
-exact law on the quadratic, DPZero's bound on the non-convex problem, the teacher's loss for the network.
+exact law on the quadratic, bounds on the non-convex problem and on logistic regression, the teacher's loss for the
+network.
 """
 
 import csv
@@ -19,7 +20,7 @@ import dpzo
 from dpzo import Refusal, Relation, Streams
 from dpzo.theory.quadratic import Direction
 from synthetic import report, style
-from synthetic.cases import CASES, METHODS, RANK_NAMES, Case
+from synthetic.cases import CASES, METHODS, RANK_NAMES, ZO_EPS, Case
 from synthetic.command import at_least, folder, refusals
 from synthetic.sweep import Floats
 
@@ -28,7 +29,7 @@ LAWS: dict[str, tuple[Direction, dpzo.GaussianDirection | dpzo.SphereDirection]]
     "gaussian": ("gaussian", dpzo.GaussianDirection()),
 }
 _RARELY = 5.0  # C over the largest gradient at the start: |u'g| > 5 |g| happens once in two million
-_SHARES = {"quadratic": 0.3, "pl": 1.0, "network": 1.0}
+_SHARES = {"quadratic": 0.3, "pl": 1.0, "logistic": 1.0, "network": 1.0}
 
 
 class Measured(NamedTuple):
@@ -98,7 +99,7 @@ def measure(
         n=len(case.data),
         steps=steps,
         step_size=alpha,
-        zo_eps=1e-3,
+        zo_eps=ZO_EPS,
         clip_threshold=_RARELY * case.steepest * scale,
         target_epsilon=epsilon,
         target_delta=delta,
