@@ -78,6 +78,9 @@ def plan(
     loss_error: Annotated[
         float | None, typer.Option(help="Rounding error of a loss; none: 2e-7, some of float32's.")
     ] = None,
+    third: Annotated[
+        float | None, typer.Option(help="Mean |D^3 F[u, u, u]|, for a larger lambda; none: unknown.")
+    ] = None,
     mu: Annotated[float | None, typer.Option(help="A PL constant, where one is known: then several stages.")] = None,
 ) -> None:
     """How much noise each mechanism and accountant wants for the target, and which to take.
@@ -90,7 +93,9 @@ def plan(
     With --clip, --trace, --slope and --gap it proposes lambda, step size and stages for the recommended noise too: a
     first guess, to tune from.
     """
-    guesses = _guesses((clip, trace, slope, gap), {"curvature": curvature, "loss_error": loss_error, "mu": mu})
+    guesses = _guesses(
+        (clip, trace, slope, gap), {"curvature": curvature, "loss_error": loss_error, "third": third, "mu": mu}
+    )
     found: list[tuple[Way, str]] = []
     with Console(stderr=True).status("calibrating"):
         for way in ways(n, steps, epsilon, delta, relation, batch_size, directions):

@@ -260,6 +260,10 @@ def test_plan_proposes_stages_from_guesses(dpzo):
     assert code == 0
     assert len(sizes) > 1
     assert all(later < 0.6 * sooner for sooner, later in pairwise(sizes))
+    assert all(float(row[3]) == float(zo_eps) for row in cells(out) if len(row) == 4 and row[0].isdigit())
+    code, out, _ = dpzo(*PLAN, *GUESSES, "--third", "100")
+    [[*_, zo_eps]] = [row for row in cells(out) if len(row) == 4 and row[0] == "1"]
+    assert float(zo_eps) == pytest.approx((3 * 2e-7 / 100) ** (1 / 3), rel=0.05)
     code, out, _ = dpzo(*PLAN, *GUESSES, "--directions", "4")
     assert code == 0
     assert "derivative is 2.46;" in out  # a scalar is a fourth of a derivative, and has the noise of one direction's
@@ -270,7 +274,9 @@ def test_a_proposal_wants_all_its_guesses(dpzo, some):
     assert "all four, or none" in refused(dpzo(*PLAN, *some))
 
 
-@pytest.mark.parametrize("name", ["--clip", "--trace", "--slope", "--gap", "--curvature", "--loss-error", "--mu"])
+@pytest.mark.parametrize(
+    "name", ["--clip", "--trace", "--slope", "--gap", "--curvature", "--loss-error", "--third", "--mu"]
+)
 @pytest.mark.parametrize("value", ["-1", "0", "nan", "1e200", "1e-200"])
 def test_a_guess_that_is_no_number_above_zero_is_refused_before_the_table(dpzo, name, value):
     assert "positive" in refused(dpzo(*PLAN, *GUESSES, name, value))

@@ -122,7 +122,7 @@ class Guesses:
         slope: |grad F|, the root mean square over u of the mean derivative.
         gap: how far the loss may fall.
         curvature: ||H||; None: ``trace``, the most that it can be.
-        loss_error: as in ``Difference``.
+        loss_error, third: as in ``Difference``.
         mu: a PL constant, if one is known (of a language model none is).
 
     Raises:
@@ -138,6 +138,7 @@ class Guesses:
     gap: float
     curvature: float | None = None
     loss_error: float = 2e-7
+    third: float | None = None
     mu: float | None = None
 
     def __post_init__(self) -> None:
@@ -163,7 +164,7 @@ class Guesses:
     @property
     def difference(self) -> Difference:
         """What the guesses say of a two-point difference."""
-        return Difference(trace=self.trace, loss_error=self.loss_error)
+        return Difference(trace=self.trace, loss_error=self.loss_error, third=self.third)
 
 
 def propose(
@@ -173,6 +174,9 @@ def propose(
 
     ``divisor`` is n, or the expected batch size. With P = ``directions`` the noises of a step's P scalars add up, so
     that P times their variance counts; that averaging P derivatives makes the step itself less random does not.
+
+    All stages have one lambda: the best one does not know the noise or the slope, and where only rounding and the third
+    derivative move, it moves by the cube root of their ratio (reproduce/radius.py measures it stage by stage).
 
     With ``mu`` they are stages that double their length and halve their step size, or one: that number and that first
     step size which leave the least of the gap by the recursion (``_of_least_bound``). Without ``mu`` nothing says where
