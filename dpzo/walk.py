@@ -58,12 +58,13 @@ class Walk:
         return losses
 
     def took(self, index: int) -> None:
-        """Take note that step ``index`` was taken: a stage that ends at its mean does so after its last step."""
+        """Take note that step ``index`` was taken; after its last one a stage goes to its mean and drops its anchor."""
         if self._mean is not None:
             self._mean.add(index)
-            if index + 1 == self.plan.steps or self.plan.stage_of(index + 1) != self._number:
+        if index + 1 == self.plan.steps or self.plan.stage_of(index + 1) != self._number:
+            if self._mean is not None:
                 self._mean.apply()
-                self._mean = None
+            self._mean = self.params.anchor = None
 
 
 def spans(plan: Plan, indices: range) -> Iterator[tuple[int, range]]:

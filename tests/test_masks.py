@@ -187,6 +187,19 @@ def test_synflow_prunes_in_rounds_so_that_no_layer_is_lost():
     assert not all((s >= least).any() for s in scores.values())
 
 
+def test_a_pull_moves_the_model_by_itself():
+    """Kills: packed values that the model sees only when something else is added to them."""
+    m = model()
+    start = m.params.snapshot()
+    packed = Kept(m.params, Pruning(score="magnitude").mask(m, 0.3))
+    packed.anchor = {name: torch.zeros_like(t) for name, t in packed.items()}
+    packed.pull_(1.0)
+    for name, t in m.params.items():
+        expected = start[name].flatten()
+        expected[packed.mask.indices(name)] = 0.0
+        assert torch.equal(t.flatten(), expected)
+
+
 @pytest.mark.parametrize("how", [{"scope": "layer"}, {"largest": False}], ids=str)
 def test_a_competition_that_pruning_rounds_would_spoil_gets_one_pass(how):
     """Kills: quotas and smallest scores that are filled with what SynFlow's rounds had set to zero."""

@@ -102,12 +102,18 @@ def test_without_stages_it_is_dpzero():
     assert digest(steps) == digest(others)
 
 
-def test_no_copy_is_kept_where_nothing_pulls():
-    model = Quadratic(SPECTRUM, START)
-    anchors = []
-    for _ in run(dp_zoso(stages=STAGES, **SAME), model, DATA, Streams.not_private(4, 5)):
+@pytest.mark.parametrize("average", [False, True])
+def test_no_copy_is_kept_where_nothing_pulls(average):
+    """Kills: a copy in stages without a pull, or after the last step of a stage with one."""
+    model, again = Quadratic(SPECTRUM, START), Quadratic(SPECTRUM, START)
+    plan = dp_zoso(stages=(*STAGES[:2], replace(STAGES[2], average=average)), **SAME)
+    anchors, steps = [], []
+    for step in run(plan, model, DATA, Streams.not_private(4, 5)):
+        steps.append(step)
         anchors.append(model.params.anchor is not None)
-    assert anchors == [True] * 3 + [False] * 2 + [True] * 3
+    assert anchors == [True] * 2 + [False] * 3 + [True] * 2 + [False]
+    replay(plan, again, steps)
+    assert again.params.anchor is None
 
 
 # --- privacy ---------------------------------------------------------------------------------------------------------
