@@ -284,5 +284,5 @@ def test_a_guess_that_is_no_number_above_zero_is_refused_before_the_table(dpzo, 
 
 def test_guesses_that_no_loss_has_together_are_refused_before_the_table(dpzo):
     assert "curvature of at most the trace" in refused(dpzo(*PLAN, *GUESSES, "--curvature", "21"))
-    assert "curvature gap" in refused(dpzo(*PLAN, *GUESSES, "--slope", "4.5"))
+    assert "curvature gap" in refused(dpzo(*PLAN, *GUESSES, "--slope", "4.6"))
     assert "PL constant" in refused(dpzo(*PLAN, *GUESSES, "--mu", "0.3"))

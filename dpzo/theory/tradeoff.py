@@ -22,7 +22,7 @@ from dpzo.errors import Refusal, positive, whole
 from dpzo.stages import Stage, doubling
 
 FLOAT32 = 2.0**-24  # a rounding's largest relative error
-_ROUNDED = 1 + 1e-9  # an isotropic quadratic meets smoothness and PL with equality
+_ROUNDED = 1.01  # guesses have few digits, and an isotropic quadratic meets smoothness and PL with equality
 
 
 @dataclass(frozen=True, kw_only=True)
