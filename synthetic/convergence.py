@@ -151,7 +151,7 @@ def save(found: dict[str, Measured], path: Path) -> None:
 
 def draw(case: Case, found: dict[str, Measured], path: str) -> None:
     """Marks with 95 % intervals for the mean of the runs, lines for theory."""
-    figure, grid = style.axes(width=5.6, height=3.8)
+    figure, grid = style.axes(width=6.4, height=3.8)
     on = grid[0, 0]
     ends, lines = [], [one.line for one in found.values() if one.line is not None]
     common = len(lines) > 1 and all(np.array_equal(values, lines[0][1]) for _, values in lines)
@@ -165,7 +165,7 @@ def draw(case: Case, found: dict[str, Measured], path: str) -> None:
         if line is not None and not common:
             name, values = line
             on.plot(values, color=colour, linestyle=style.LINES[method], linewidth=1.2)
-            ends.append((last, values[-1], f"{method}, {name}", colour))
+            ends.append((last, values[-1], f"{method}, {name.partition(',')[0]}", colour))  # the table tells all of it
     if common:
         name, values = lines[0]
         on.plot(values, color="black", linewidth=1.2)
