@@ -142,7 +142,7 @@ class Bowl:
     @cached_property
     def a(self) -> Floats:
         """(d,) the diagonal of A."""
-        return np.arange(1, self.d + 1) ** -self.fall
+        return np.asarray(np.arange(1, self.d + 1) ** -self.fall, dtype=np.float64)
 
     @cached_property
     def records(self) -> Floats:
