@@ -87,8 +87,7 @@ def pl(n: int, d: int, rank: str, direction: Direction) -> Case:
         kept = (1 - alpha * WAVE_PL / 2) ** np.arange(steps + 1)
         floor = alpha * wavy.active * sigma**2 / WAVE_PL + smoothing_floor(ZO_EPS, l=1.0, r=wavy.active, mu=WAVE_PL)
         bound = kept * gap + (1 - kept) * floor
-        nothing = "; says nothing here" if bound[-1] >= gap else ""
-        return f"bound under PL, clips left out{nothing}", bound
+        return "bound: says nothing" if bound[-1] >= gap else "bound under PL", bound
 
     return Case(
         title=f"non-convex, under PL, d = {d:,}, effective rank {wavy.active}",
@@ -100,7 +99,9 @@ def pl(n: int, d: int, rank: str, direction: Direction) -> Case:
         steepest=wavy.lipschitz(gap),
         step_size=1 / (4 * (wavy.active + 2)),
         curve=curve,
-        note=f"l = 1, r = {wavy.active}, mu = {WAVE_PL}; step sizes are shares of 1 / (4 l (r + 2))",
+        note=f"l = 1, r = {wavy.active}, mu = {WAVE_PL}; step sizes are shares of 1 / (4 l (r + 2)); "
+        "the bound is but for what clips add, and says nothing where it ends above the start (`python -m synthetic.pl`: "
+        "where it says something)",
     )
 
 
@@ -117,7 +118,7 @@ def logistic(n: int, d: int, rank: str, direction: Direction) -> Case:
     def curve(method: str, sigma: float, alpha: float, steps: int) -> tuple[str, Floats]:
         start = 4 * problem.gap / alpha / np.maximum(np.arange(steps + 1), 1e-9)
         floor = 2 * alpha * l * r * sigma**2 + (l * ZO_EPS) ** 2 * r * (3 * r + 8) / 4
-        return "bound on the mean so far, clips left out", np.minimum(start + floor, problem.L**2)
+        return "bound, mean so far", np.minimum(start + floor, problem.L**2)
 
     def height(model: Any) -> float:
         return float(np.square(problem.gradient(model.params["weight"][0].detach().numpy())).sum())
@@ -132,7 +133,8 @@ def logistic(n: int, d: int, rank: str, direction: Direction) -> Case:
         steepest=problem.L,
         step_size=1 / (4 * l * (r + 2)),
         curve=curve,
-        note=f"L = 1, l = 1/4, r = {r:.2f}; step sizes are shares of 1 / (4 l (r + 2))",
+        note=f"L = 1, l = 1/4, r = {r:.2f}; step sizes are shares of 1 / (4 l (r + 2)); the bound is on the mean over the "
+        "steps so far, but for what clips add",
     )
 
 
