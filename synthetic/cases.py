@@ -100,8 +100,8 @@ def pl(n: int, d: int, rank: str, direction: Direction) -> Case:
         step_size=1 / (4 * (wavy.active + 2)),
         curve=curve,
         note=f"l = 1, r = {wavy.active}, mu = {WAVE_PL}; step sizes are shares of 1 / (4 l (r + 2)); "
-        "the bound is but for what clips add, and says nothing where it ends above the start (`python -m synthetic.pl`: "
-        "where it says something)",
+        "the bound leaves out what clips add, and says nothing where it ends above the start (`python -m synthetic.pl` "
+        "is where it says something)",
     )
 
 
@@ -133,8 +133,8 @@ def logistic(n: int, d: int, rank: str, direction: Direction) -> Case:
         steepest=problem.L,
         step_size=1 / (4 * l * (r + 2)),
         curve=curve,
-        note=f"L = 1, l = 1/4, r = {r:.2f}; step sizes are shares of 1 / (4 l (r + 2)); the bound is on the mean over the "
-        "steps so far, but for what clips add",
+        note=f"L = 1, l = 1/4, r = {r:.2f}; step sizes are shares of 1 / (4 l (r + 2)); the bound is on the "
+        "mean over the steps so far, and leaves out what clips add",
     )
 
 
