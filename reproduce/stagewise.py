@@ -288,16 +288,24 @@ class Study:
         outcome |= bench.measure(test, split)
         return outcome | {"peak_memory_mib": round(peak_memory_mib(bench.device))}
 
-    def tuned(self, method: Method, step_sizes: Sequence[float], say: Callable[[str], None] = print) -> Method:
-        """``method`` with the step size of the least validation loss at ``tuned_at``.
+    def tuned(
+        self,
+        method: Method,
+        step_sizes: Sequence[float],
+        say: Callable[[str], None] = print,
+        seeds: Sequence[int] | None = None,
+    ) -> Method:
+        """``method`` with the step size of the least validation loss at ``tuned_at``, or of its mean over ``seeds``.
 
         While that lies at an end of the step sizes tried, one more beyond it is tried, up to ``_FURTHER`` of them.
         """
         epsilon, seed = self.setting.tuned_at
+        runs = (seed,) if seeds is None else seeds
         losses: dict[float, float] = {}
 
         def tried(step_size: float) -> None:
-            loss = self.run(replace(method, step_size=step_size), epsilon, seed, "validation")["validation_loss"]
+            sized = replace(method, step_size=step_size)
+            loss = float(np.mean([self.run(sized, epsilon, one, "validation")["validation_loss"] for one in runs]))
             losses[step_size] = loss if np.isfinite(loss) else np.inf
             say(f"{method.name}: step size {step_size:g}, validation loss {losses[step_size]:.4f}")
 

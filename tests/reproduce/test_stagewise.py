@@ -79,6 +79,18 @@ def test_the_chosen_step_size_has_the_least_validation_loss(study):
     assert len(sizes) == 5 or best.step_size in sizes[1:-1]
 
 
+def test_with_several_seeds_the_mean_loss_counts(study):
+    said, method = [], Method("m", "dpzero")
+    best = study.tuned(method, (1e-4, 1e-3, 1e-1), said.append, seeds=(1, 2, 3))
+    for line in said:
+        size, mean = (float(line.split(before)[1].split(",")[0]) for before in ("step size ", "validation loss "))
+        runs = [study.run(replace(method, step_size=size), 4.0, seed, "validation") for seed in (1, 2, 3)]
+        losses = [run["validation_loss"] for run in runs]
+        assert len(set(losses)) == 3
+        assert sum(losses) / 3 == pytest.approx(mean, abs=1e-4)
+    assert f"step size {best.step_size:g}," in min(said, key=lambda line: float(line.split()[-1]))
+
+
 def test_a_masked_run_is_offered_longer_steps():
     assert grid(Method("m", "dpzero"))[0] == pytest.approx(grid(ZOPO)[0] * 0.02**0.5, rel=0.05)
 
