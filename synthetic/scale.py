@@ -10,7 +10,6 @@ kept as soon as it is run: the same command goes on.
 """
 
 import csv
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -24,7 +23,7 @@ from dpzo import Refusal
 from dpzo.theory.noise import exact_constant, sigma
 from dpzo.theory.quadratic import Law, best
 from dpzo.theory.spectra import Spectrum, power_law
-from synthetic import growth, report, style
+from synthetic import command, growth, report, style
 from synthetic.million import Run, simulate
 from synthetic.problems import RANKS
 from synthetic.results import Results
@@ -55,11 +54,12 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the picture and the numbers go.")] = Path("results"),
 ) -> None:
     """Compute every best norm, run what can be run, write scale.csv, scale.jsonl and scale.md and draw scale.png."""
-    try:
+    with command.refusals():
         if not 1 <= largest <= 12:
             raise Refusal("a largest power of ten from 1 to 12", largest, "Write --largest 9.")
         if seeds < 2:
             raise Refusal("two seeds or more, for an interval", seeds, "Write --seeds 8.")
+        command.at_least(1, n=n, steps=steps)
         rows = [
             Row(method, rank, 10**power, *least(method, power_law(10**power, RANKS[rank]), n, epsilon, delta, steps))
             for method, rank, power in tqdm(
@@ -68,9 +68,6 @@ def main(
         ]
         results = Results(out / "scale.jsonl")
         found = run(rows, min(simulated, largest), seeds, n, epsilon, delta, results)
-    except Refusal as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        raise typer.Exit(2) from None
     with open(out / "scale.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("method", "rank", "d", "gradient norm over that at x_0", "alpha", "T", "of runs, by seed"))

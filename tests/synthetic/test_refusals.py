@@ -43,6 +43,8 @@ WRONG = [
     (pl, "--n 0", "--n of 1 or more"),
     (scale, "--largest 0", "power of ten"),
     (scale, "--seeds 1", "seeds"),
+    (scale, "--n 0", "--n of 1 or more"),
+    (scale, "--steps 0", "--steps of 1 or more"),
     *(
         (program, wrong, told)
         for program in (figure1, figure2, table1)
