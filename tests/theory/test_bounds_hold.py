@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from dpzo import Refusal
 from dpzo.theory.quadratic import Law
@@ -83,6 +84,20 @@ def test_values_are_clipped(method):
     assert held.measured == pytest.approx(at_start, rel=0.05)
     assert free.clipped == 0
     assert free.measured < 0.1 * at_start
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("method", ["DPZero, theorem 3", "DPGD-0th, theorem 2"])
+def test_a_vectors_threshold_is_sqrt_d_times_a_slopes(method):
+    """The share clipped in a first step, |x'u| / 2 > C, is a Beta law's tail. Kills: a vector's C for slopes."""
+    on = Logistic(24, 20, 1.0)
+    p = replace(constants(on, 2, 2.0), L=0.05)
+    g = BOUNDS[method](p)
+    assert g.steps <= 1
+    C = g.clip / math.sqrt(20) if method.startswith("DPGD") else g.clip
+    share = stats.beta.sf((2 * C) ** 2 / 20, 0.5, 9.5)
+    assert 0.1 < share < 0.9
+    assert abs(simulate(method, on, p, 4000).clipped - share) < 7 * 0.5 / math.sqrt(4000)  # records share their u
 
 
 def test_the_page_tells_what_became_of_each_cell():

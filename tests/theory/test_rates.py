@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dpzo import Refusal
 from dpzo.theory import noise
+from dpzo.theory.problem import failing_under_pl
 from dpzo.theory.rates import (
     THEOREMS,
     UNDER_PL,
@@ -321,6 +322,8 @@ def test_contradictions_under_pl_are_told(theorem):
     few = theorem(replace(BASE, n=10))
     assert few.bound > BASE.gap
     assert "says nothing" in few.fails[0]
+    assert failing_under_pl(BASE, 0.999 * BASE.gap) == ()
+    assert "says nothing" in failing_under_pl(BASE, BASE.gap)[0]
     told = theorem(replace(BASE, n=10**12, B=0.34)).fails  # 2 B is below the gap of 0.7
     assert told == () if theorem is not pl_dpzero else "2 B" in told[0]
     assert theorem(replace(BASE, n=10**12, B=0.36)).fails == ()
