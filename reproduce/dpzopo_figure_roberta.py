@@ -140,8 +140,8 @@ def notes(study: Study, made: list[Row]) -> str:
         f"at its end, at epsilon = {epsilon:g} and public seed {seed}; for the rows FT, its mean over "
         f"{len(FIRST_ORDER_SEEDS)} runs. Not accounted.",
         "What was decided after results were seen: FT-prefix's C, by the size of its gradients on validation texts; "
-        "its grid, made wider downwards; and the mean over several runs for the rows FT, because one run had chosen a step "
-        "size of 1e-4 for FT-prefix, which trains nothing (its test runs, 75.7 % each, are kept in "
+        "its grid, made wider downwards; and the mean over several runs for the rows FT, because one run had chosen a "
+        "step size of 1e-4 for FT-prefix, which trains nothing (its test runs, 75.7 % each, are kept in "
         "dpzopo_figure_first_choice.jsonl). The zeroth-order rows choose by one run each, which favours the rows FT.",
         f"Made by `python reproduce/dpzopo_figure_roberta.py`, dpzo {provenance['versions']['dpzo']} at "
         f"{', '.join(commits)}, torch {provenance['versions']['torch']}, "
