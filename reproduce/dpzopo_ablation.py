@@ -2,7 +2,7 @@
 
 Every row has its own step size, the best of a grid at another seed, because a masked direction is shorter and wants a
 larger one: with one step size for all, a mask's gain and a step size's could not be told apart. Every mask is held
-against a random one of its size, every change of DP-ZOSO against DP-ZOSO, and that against DPZero; differences are
+against a random one of its sizes, every change of DP-ZOSO against DP-ZOSO, and that against DPZero; differences are
 taken seed by seed, on the same records. Accuracies are on the validation set; the test set is not read.
 """
 
@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from dpzo import Pruning, Refusal
 from reproduce.engine import say
 from reproduce.results import Results
-from reproduce.stagewise import Method, Study, grid, setting_of
+from reproduce.stagewise import Method, Study, grid, named, setting_of
 
 DPZERO = Method("DPZero", "dpzero")
 ZOSO = Method("3 stages", "dp-zoso", stages=3)
@@ -34,6 +34,12 @@ ZOPO = Method("synflow, static, 1 %", "dp-zopo", stages=3, keep=(0.01,), pruning
 
 def _masked(name: str, keep: tuple[float, ...] = (0.01,), **pruning: Any) -> Method:
     return replace(ZOPO, name=name, keep=keep, pruning=Pruning(**pruning))
+
+
+def _nested(score: str) -> tuple[Method, Method]:
+    growing = _masked(f"{score}, growing 0.25, 0.5, 1 %", (0.0025, 0.005, 0.01), score=score, strategy="incremental")
+    shrinking = _masked(f"{score}, shrinking 4, 2, 1 %", (0.04, 0.02, 0.01), score=score, strategy="incremental")
+    return growing, shrinking
 
 
 PARTS: dict[str, tuple[Method, ...]] = {
@@ -65,22 +71,28 @@ PARTS: dict[str, tuple[Method, ...]] = {
         _masked("synflow in one pass, 1 % of each tensor's", score="synflow", scope="layer"),
         _masked("synflow, rank weights 1.2 to 0.8", score="synflow", weights=(1.2, 0.8)),
         _masked("synflow, dynamic", score="synflow", strategy="dynamic"),
-        _masked("synflow, growing 0.25, 0.5, 1 %", (0.0025, 0.005, 0.01), score="synflow", strategy="incremental"),
-        _masked("synflow, shrinking 4, 2, 1 %", (0.04, 0.02, 0.01), score="synflow", strategy="incremental"),
         _masked("magnitude, dynamic", score="magnitude", strategy="dynamic"),
-        _masked("magnitude, growing 0.25, 0.5, 1 %", (0.0025, 0.005, 0.01), score="magnitude", strategy="incremental"),
-        _masked("magnitude, shrinking 4, 2, 1 %", (0.04, 0.02, 0.01), score="magnitude", strategy="incremental"),
+        *_nested("synflow"),
+        *_nested("magnitude"),
+        *_nested("random"),
     ),
 }
 
 
 def against(method: Method) -> Method | None:
-    """What a variant is held against: a random mask of its final size, DP-ZOSO without it, or DPZero."""
-    if method.pruning is not None:
-        share = method.keep[-1]
-        random = _masked(f"random, {100 * share:g} %", (share,), score="random")
-        return None if replace(method, name="") == replace(random, name="") else random
-    return {DPZERO: None, ZOSO: DPZERO}.get(method, ZOSO)
+    """What a variant is held against: a random mask of its sizes, DP-ZOSO without it, or DPZero.
+
+    A random mask of several sizes is held against one that has the last of them from the first step on.
+    """
+    if method.pruning is None:
+        return {DPZERO: None, ZOSO: DPZERO}.get(method, ZOSO)
+    growing, shrinking = _nested("random")
+    nested = {growing.keep: growing, shrinking.keep: shrinking}.get(method.keep)
+    if nested is not None and method != nested:
+        return nested
+    share = method.keep[-1]
+    random = _masked(f"random, {100 * share:g} %", (share,), score="random")
+    return None if replace(method, name="") == replace(random, name="") else random
 
 
 def main(
@@ -98,9 +110,10 @@ def main(
         chosen = [part.strip() for part in parts.split(",")]
         if unknown := [part for part in chosen if part not in PARTS]:
             raise Refusal(f"parts out of {', '.join(PARTS)}", repr(unknown[0]), "Name some of these.")
-        study = Study(setting_of(size), task, Results(out / "dpzopo_ablation.jsonl"), data_dir, assets, device)
+        name = named("dpzopo_ablation", task)
+        study = Study(setting_of(size), task, Results(out / f"{name}.jsonl"), data_dir, assets, device)
         text = report(study, chosen)
-        (out / "dpzopo_ablation.md").write_text(text)
+        (out / f"{name}.md").write_text(text)
         print(text)
     except Refusal as refusal:
         say(f"error: {refusal}")
@@ -146,13 +159,13 @@ def report(study: Study, parts: list[str]) -> str:
         f"({run['d']:,} coordinates); {study.task.title}, the same n = {run['n']:,} for every run; epsilon = "
         f"{epsilon:g} at delta = {s.delta:g}, add-remove neighbours, Poisson batches of {s.batch_size} expected, T = "
         f"{s.steps:,}, lambda = {s.zo_eps:g} where nothing else is said, C = 1. Mean ± half of the 95 % interval "
-        f"(Student's t) over {len(s.seeds)} seeds, on {run['n_validation']:,} validation records. Step sizes are chosen "
-        f"by one run of each, at public seed {seed}, on the same records: the intervals do not know how sure that is, "
-        "and it is not accounted. A difference is the variant's loss less that of what it is held against, at the same "
-        "public seeds; batches and noise are each run's own. Below 0 the variant is better.\n\n"
-        f"Made by `python reproduce/dpzopo_ablation.py --parts {','.join(parts)}`, dpzo {made['versions']['dpzo']} at "
-        f"{', '.join(sorted(commits))}, torch {made['versions']['torch']}, {made['machine']['processor']}, "
-        f"{made['machine']['cores']} cores.\n\n"
+        f"(Student's t) over {len(s.seeds)} seeds, on {run['n_validation']:,} validation records. Step sizes are "
+        f"chosen by one run of each, at public seed {seed}, on the same records: the intervals do not know how sure "
+        "that is, and it is not accounted. A difference is the variant's loss less that of what it is held against, at "
+        "the same public seeds; batches and noise are each run's own. Below 0 the variant is better.\n\n"
+        f"Made by `python reproduce/dpzopo_ablation.py{study.options} --parts {','.join(parts)}`, dpzo "
+        f"{made['versions']['dpzo']} at {', '.join(sorted(commits))}, torch {made['versions']['torch']}, "
+        f"{made['machine']['processor']}, {made['machine']['cores']} cores.\n\n"
     )
     return text + "\n".join(lines) + "\n"
 

@@ -207,7 +207,17 @@ class Study:
         self._sources = (assets, device)
         self._loaded: Loaded | None = None
         self._benches: dict[Prefix | None, Bench] = {}
-        self.told = {k: v for k, v in asdict(setting).items() if k not in ("epsilons", "seeds", "tuned_at", "prefix")}
+        if setting.prompt not in self.task.causal:  # another task has prompts of its own
+            self.setting = replace(setting, prompt=None)
+        self.told = {
+            k: v for k, v in asdict(self.setting).items() if k not in ("epsilons", "seeds", "tuned_at", "prefix")
+        }
+
+    @property
+    def options(self) -> str:
+        """What a command says of the task, before what it says of the rest."""
+        told = "" if self.task.name == "mr" else f" --task {self.task.name}"
+        return told + (" --data-dir FOLDER" if self._data.where == "folder" else "")
 
     @property
     def bench(self) -> Bench:
@@ -327,6 +337,11 @@ def grid(method: Method) -> tuple[float, ...]:
     """Step sizes: a direction over a share r of d coordinates is sqrt(r) as long, so sizes go as r^(-1/2)."""
     share = float(np.mean(method.keep)) if method.keep else 1.0
     return tuple(float(f"{size / share**0.5:.2g}") for size in FULL_GRID)
+
+
+def named(study: str, task: str) -> str:
+    """The name of a study's files: each task has its own, MR's without its name."""
+    return study if task == "mr" else f"{study}_{task}"
 
 
 def setting_of(size: str) -> Setting:

@@ -9,7 +9,7 @@ from dpzo import Pruning, Refusal
 from reproduce import dpzopo_ablation, dpzopo_figure_roberta, reported
 from reproduce.prefix import Prefix
 from reproduce.results import Results
-from reproduce.stagewise import SETTINGS, Method, Study, grid, plan_of, setting_of
+from reproduce.stagewise import SETTINGS, Method, Study, grid, named, plan_of, setting_of
 
 pytestmark = pytest.mark.assets
 TINY = SETTINGS["tiny"]
@@ -54,15 +54,18 @@ def test_every_private_run_has_the_same_steps_and_the_epsilon_asked_for():
         assert plan.sampler.divisor(1024) == SETTINGS["laptop"].batch_size
 
 
-def test_every_mask_is_held_against_a_random_one_of_its_size():
+def test_every_mask_is_held_against_a_random_one_of_its_sizes():
+    """Kills: growing and shrinking masks against one that has their last size all along."""
     for method in (m for part in dpzopo_ablation.PARTS.values() for m in part):
         other = dpzopo_ablation.against(method)
         if method.pruning is None:
             assert other is None or other.pruning is None
         elif other is None:
-            assert method.pruning.score == "random"
+            assert (method.pruning, len(method.keep)) == (Pruning(score="random"), 1)
         else:
-            assert (other.pruning.score, other.keep, other.stages) == ("random", method.keep[-1:], 3)
+            sizes = method.keep if method.pruning.score != "random" else method.keep[-1:]
+            assert (other.pruning.score, other.keep, other.stages) == ("random", sizes, 3)
+            assert other.pruning.strategy == ("incremental" if len(sizes) > 1 else "static")
 
 
 def test_the_chosen_step_size_has_the_least_validation_loss(study):
@@ -123,6 +126,19 @@ def test_at_size_paper_the_first_order_rows_are_of_the_whole_model(tmp_path, nam
     assert whole.run(method, 4.0, 42, "test") is row
     for bench in (whole.bench, whole.bench_of(whole.setting.prefix)):
         assert all(torch.equal(t, bench.start[name]) for name, t in bench.model.params.items())
+
+
+def test_a_task_has_its_own_prompt_files_and_command(tmp_path):
+    """Kills: MR's prompt, or MR's results, for another task."""
+    for text in ("DESC:manner How did serfdom develop ?", "NUM:date When was Ozzy born ?"):
+        for name in ("raw_TREC.train", "raw_TREC.test"):
+            with (tmp_path / name).open("a") as file:
+                file.write(f"{text}\n" * 8)
+    trec = Study(SETTINGS["laptop"], "trec", Results(tmp_path / "runs.jsonl"), tmp_path, None, "cpu")
+    assert trec.told["prompt"] is None
+    assert trec.options == " --task trec --data-dir FOLDER"
+    assert Study(SETTINGS["laptop"], "mr", Results(tmp_path / "runs.jsonl"), None, None, "cpu").options == ""
+    assert (named("study", "mr"), named("study", "trec")) == ("study", "study_trec")
 
 
 def test_the_rows_stand_as_in_the_figure():
