@@ -81,7 +81,7 @@ def plan(
     third: Annotated[
         float | None, typer.Option(help="Mean |D^3 F[u, u, u]|, for a larger lambda; none: unknown.")
     ] = None,
-    mu: Annotated[float | None, typer.Option(help="A PL constant, where one is known: then several stages.")] = None,
+    mu: Annotated[float | None, typer.Option(help="A PL constant, where one is known: better stages.")] = None,
 ) -> None:
     """How much noise each mechanism and accountant wants for the target, and which to take.
 
