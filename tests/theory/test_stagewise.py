@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpzo import Relation, Stage, dp_zoso
+from dpzo import ModuleModel, Relation, Stage, Streams, dp_zoso, run
 from dpzo.errors import Refusal
 from dpzo.stages import allocated
 from dpzo.theory.quadratic import Law, best
@@ -31,6 +31,8 @@ from dpzo.theory.stagewise import (
     spent,
     stagewise,
 )
+from synthetic.bounds import constants
+from synthetic.known import Bowl
 from synthetic.problems import WAVE_PL, Wave
 from tests.theory.moments import LAWS, coordinates, mean
 from tests.theory.test_sharper import one_step
@@ -335,6 +337,50 @@ def test_bounds_hold_where_the_loss_is_not_convex(decay):
     assert highest < B  # so L held
     assert all(value + error < bound for (value, error), bound in zip(found, g.bounds, strict=True))
     assert all(value + error < 2**-s * gap for s, (value, error) in enumerate(found, 1))
+
+
+class Square(torch.nn.Module):
+    """|x - x_i|^2 / 2 for each row x_i."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.from_numpy(start))
+
+    def forward(self, rows):
+        return (self.x - rows).square().sum(1) / 2
+
+
+def by_the_library(on, p, g, seed, noise=1.0):
+    """F - F* after each stage of ``dp_zoso`` itself, with the library's estimates, grid of values and noise."""
+    plan = dp_zoso(
+        n=p.n, stages=g.stages, clip_threshold=g.stages[0].clip_threshold,
+        noise_multiplier=noise * g.sigma * p.n / g.stages[0].clip_threshold, relation=Relation.REPLACE_ONE,
+    )  # fmt: skip
+    assert noise != 1 or plan.epsilon(p.delta) <= p.epsilon
+    module, rows = Square(on.start), torch.from_numpy(on.records).repeat(p.n // on.n, 1)
+    ends, found = np.cumsum([stage.steps for stage in g.stages]), []
+    for step in run(plan, ModuleModel(module, lambda m, b: m(b)), rows, Streams.not_private(seed, seed)):
+        x = module.x.detach().numpy()
+        assert on.steepest(x) < p.L  # so L held, and since L sqrt(d) < C nothing was clipped
+        if step.index + 1 in ends:
+            found.append(float(x @ x) / 2)
+    return found
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("decay", DECAYS)
+def test_bounds_hold_for_the_librarys_own_runs(decay):
+    """Means of 4. With five times the noise they are missed, so that they can be."""
+    on = Bowl(24, 5, 0.0)
+    p = constants(on, 12_000, 2.0)
+    g = stagewise(p, decay=decay, stages=4)
+    assert not g.fails
+    found = np.mean([by_the_library(on, p, g, seed) for seed in range(4)], 0)
+    print(decay, [f"{value:.4f} < {bound:.4f}" for value, bound in zip(found, g.bounds, strict=True)])
+    assert np.all(found < g.bounds)
+    assert np.all(found < p.gap * 0.5 ** np.arange(1, 5))
+    noisy = np.mean([by_the_library(on, p, g, seed, noise=5.0) for seed in range(2)], 0)
+    assert np.all(noisy > g.bounds)
 
 
 # --- what stages are worth, on quadratics ----------------------------------------------------------------------------
