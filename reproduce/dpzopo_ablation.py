@@ -126,7 +126,7 @@ def main(
 def report(study: Study, parts: list[str]) -> str:
     """Run the parts and return their table."""
     s = study.setting
-    epsilon = s.tuned_at[0]
+    epsilon = s.tuned_at
     lines = [
         "| part | variant | step size | coordinates | accuracy | loss | held against | difference of loss |",
         "|" + " --- |" * 8,
@@ -164,8 +164,9 @@ def report(study: Study, parts: list[str]) -> str:
         f"{s.steps:,}, lambda = {s.zo_eps:g} where nothing else is said, C = 1. Mean ± half of the 95 % interval "
         f"(Student's t) over {len(s.seeds)} seeds, on {run['n_validation']:,} validation records. Step sizes are "
         f"chosen by the mean of {len(TUNING_SEEDS)} runs of each, at other public seeds, on the same records: the "
-        "intervals do not know how sure that is, and it is not accounted. A difference is the variant's loss less that of what it is held against, at "
-        "the same public seeds; batches and noise are each run's own. Below 0 the variant is better.\n\n"
+        "intervals do not know how sure that is, and it is not accounted. A difference is the variant's loss less that "
+        "of what it is held against, at the same public seeds; batches and noise are each run's own. Below 0 the "
+        "variant is better.\n\n"
         f"Made by `python reproduce/dpzopo_ablation.py{study.options} --parts {','.join(parts)}`, dpzo "
         f"{made['versions']['dpzo']} at {', '.join(sorted(commits))}, torch {made['versions']['torch']}, "
         f"{made['machine']['processor']}, {made['machine']['cores']} cores.\n\n"
@@ -175,8 +176,8 @@ def report(study: Study, parts: list[str]) -> str:
 
 def _runs(study: Study, method: Method) -> tuple[Method, list[dict[str, Any]]]:
     s = study.setting
-    best = study.tuned(method, grid(method), say, TUNING_SEEDS)
-    return best, [study.run(best, s.tuned_at[0], own, "validation") for own in s.seeds]
+    best = study.tuned(method, grid(method), TUNING_SEEDS, say)
+    return best, [study.run(best, s.tuned_at, own, "validation") for own in s.seeds]
 
 
 def _losses(runs: list[dict[str, Any]]) -> npt.NDArray[np.float64]:

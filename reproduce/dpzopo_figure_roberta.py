@@ -19,7 +19,7 @@ import typer
 from scipy.stats import t as student
 from transformers.utils.logging import disable_progress_bar
 
-from dpzo import Pruning, Refusal
+from dpzo import Pruning, Refusal, accounting
 from reproduce import reported
 from reproduce.engine import say
 from reproduce.results import Results
@@ -76,7 +76,7 @@ def rows(study: Study) -> list[Row]:
             made.append((method, None, [study.run(method, None, None, "test")]))
             continue
         sizes = FIRST_ORDER_GRIDS.get(method.algorithm) or grid(method)
-        chosen = study.tuned(method, sizes, say, TUNING_SEEDS)
+        chosen = study.tuned(method, sizes, TUNING_SEEDS, say)
         for epsilon in s.epsilons:
             made.append((chosen, epsilon, [study.run(chosen, epsilon, seed, "test") for seed in s.seeds]))
     return made
@@ -135,7 +135,7 @@ def notes(study: Study, made: list[Row]) -> str:
         f"{'the last block alone' if s.prefix.last_only else 'every block'}, begun at those of a public text; no "
         f"weight of the model is trained, and C = {clip:g} makes each record's gradient count by its direction alone.",
         f"Step sizes: the best validation loss of a grid of factors of 3 for each method, extended while the best lies "
-        f"at its end, at epsilon = {s.tuned_at[0]:g}, mean of {len(TUNING_SEEDS)} runs at other seeds. Not accounted.",
+        f"at its end, at epsilon = {s.tuned_at:g}, mean of {len(TUNING_SEEDS)} runs at other seeds. Not accounted.",
         *([AFTERWARDS] if study.task.name == "mr" else []),
         f"Made by `python reproduce/dpzopo_figure_roberta.py{study.options}`, dpzo {provenance['versions']['dpzo']} at "
         f"{', '.join(commits)}, torch {provenance['versions']['torch']}, "
@@ -145,9 +145,13 @@ def notes(study: Study, made: list[Row]) -> str:
 
 
 def at_one_over_n(study: Study, made: list[Row], n: int) -> list[float]:
-    """The epsilon at delta = 1/n of DPZero's runs, and so of all with its steps and batches, at each target."""
+    """The epsilon at delta = 1/n of DPZero's runs, and so of all with its steps and batches, at each target.
+
+    Straight from the accountant: a plan refuses such a delta, at which to publish one record in full is private.
+    """
     chosen = next(method for method, _, _ in made if method.name == "DPZero")
-    return [plan_of(chosen, study.setting, n, epsilon).epsilon(1 / n) for epsilon in study.setting.epsilons]
+    plans = [plan_of(chosen, study.setting, n, epsilon) for epsilon in study.setting.epsilons]
+    return [accounting.epsilon(plan.event(), 1 / n, plan.relation) for plan in plans]
 
 
 RELATION_TEXT = "add-remove neighbours"

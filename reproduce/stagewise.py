@@ -1,8 +1,8 @@
 """The runs of the two studies of the stagewise methods: one language model, one task, methods at equal privacy.
 
 Every private run has the same n, sampling, number of steps, epsilon and delta, so that only the method differs. Each
-method's step size is its own: the best of a grid on the validation set, at one seed and one epsilon. That choice is
-not accounted.
+method's step size is its own: the best of a grid on the validation set, at other seeds and one epsilon. That choice
+is not accounted.
 """
 
 import time
@@ -40,7 +40,7 @@ class Setting:
         steps, batch_size, zo_eps: T, expected batch size, lambda of the methods without a schedule of it.
         first_order_steps: DP-AdamW's own T.
         prefix: what is trained instead by a method that trains a prefix.
-        tuned_at: the epsilon and the public seed at which step sizes are chosen.
+        tuned_at: the epsilon at which step sizes are chosen.
     """
 
     model: str
@@ -56,7 +56,7 @@ class Setting:
     seeds: tuple[int, ...]
     prefix: Prefix
     delta: float = 1e-5
-    tuned_at: tuple[float, int] = (4.0, 1)
+    tuned_at: float = 4.0
 
 
 SETTINGS = {
@@ -299,23 +299,18 @@ class Study:
         return outcome | {"peak_memory_mib": round(peak_memory_mib(bench.device))}
 
     def tuned(
-        self,
-        method: Method,
-        step_sizes: Sequence[float],
-        say: Callable[[str], None] = print,
-        seeds: Sequence[int] | None = None,
+        self, method: Method, step_sizes: Sequence[float], seeds: Sequence[int], say: Callable[[str], None] = print
     ) -> Method:
-        """``method`` with the step size of the least validation loss at ``tuned_at``, or of its mean over ``seeds``.
+        """``method`` with the step size of the least validation loss at ``tuned_at``, in the mean over ``seeds``.
 
         While that lies at an end of the step sizes tried, one more beyond it is tried, up to ``_FURTHER`` of them.
         """
-        epsilon, seed = self.setting.tuned_at
-        runs = (seed,) if seeds is None else seeds
         losses: dict[float, float] = {}
 
         def tried(step_size: float) -> None:
             sized = replace(method, step_size=step_size)
-            loss = float(np.mean([self.run(sized, epsilon, one, "validation")["validation_loss"] for one in runs]))
+            runs = [self.run(sized, self.setting.tuned_at, seed, "validation") for seed in seeds]
+            loss = float(np.mean([run["validation_loss"] for run in runs]))
             losses[step_size] = loss if np.isfinite(loss) else np.inf
             say(f"{method.name}: step size {step_size:g}, validation loss {losses[step_size]:.4f}")
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dpzo import Pruning, Refusal
+from dpzo.tasks import TASKS
 from reproduce import dpzopo_ablation, dpzopo_figure_roberta, reported
 from reproduce.prefix import Prefix
 from reproduce.results import Results
@@ -71,10 +72,10 @@ def test_every_mask_is_held_against_a_random_one_of_its_sizes():
 def test_the_chosen_step_size_has_the_least_validation_loss(study):
     """Kills: a winner at an end of its grid with nothing tried beyond it."""
     said = []
-    best = study.tuned(Method("m", "dpzero"), (1e-6, 1e-2), said.append)
+    best = study.tuned(Method("m", "dpzero"), (1e-6, 1e-2), (1,), said.append)
     sizes = sorted(float(line.split("step size ")[1].split(",")[0]) for line in said)
     losses = {
-        size: study.run(Method("m", "dpzero", size), *study.setting.tuned_at, "validation")["validation_loss"]
+        size: study.run(Method("m", "dpzero", size), study.setting.tuned_at, 1, "validation")["validation_loss"]
         for size in sizes
     }
     assert best.step_size == min(losses, key=losses.get)
@@ -84,7 +85,7 @@ def test_the_chosen_step_size_has_the_least_validation_loss(study):
 
 def test_with_several_seeds_the_mean_loss_counts(study):
     said, method, means = [], Method("m", "dpzero"), {}
-    best = study.tuned(method, (1e-3, 1e-2, 1e-1), said.append, seeds=(1, 2, 3))
+    best = study.tuned(method, (1e-3, 1e-2, 1e-1), (1, 2, 3), said.append)
     for line in said:
         size, told = (float(line.split(before)[1].split(",")[0]) for before in ("step size ", "validation loss "))
         runs = [study.run(replace(method, step_size=size), 4.0, seed, "validation") for seed in (1, 2, 3)]
@@ -130,10 +131,9 @@ def test_at_size_paper_the_first_order_rows_are_of_the_whole_model(tmp_path, nam
 
 def test_a_task_has_its_own_prompt_files_and_command(tmp_path):
     """Kills: MR's prompt, or MR's results, for another task."""
-    for text in ("DESC:manner How did serfdom develop ?", "NUM:date When was Ozzy born ?"):
-        for name in ("raw_TREC.train", "raw_TREC.test"):
-            with (tmp_path / name).open("a") as file:
-                file.write(f"{text}\n" * 8)
+    lines = [f"{label}:other What is number {i} ?\n" for label in TASKS["trec"].labels for i in range(8)]
+    for name in ("raw_TREC.train", "raw_TREC.test"):
+        (tmp_path / name).write_text("".join(lines))
     trec = Study(SETTINGS["laptop"], "trec", Results(tmp_path / "runs.jsonl"), tmp_path, None, "cpu")
     assert trec.told["prompt"] is None
     assert trec.options == " --task trec --data-dir FOLDER"
