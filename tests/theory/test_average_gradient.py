@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,14 @@ def test_the_bound_is_attained():
     path = Law(power_law(1, 1.0), "gaussian").trajectory(1 / 3, 400, np.ones(1))
     bound = 2 * path.loss(0.0)[0] * (1 + 2) / 400
     assert path.squared_gradient(0.0)[:400].mean() == pytest.approx(bound, rel=1e-9)
+
+
+def test_the_best_length_of_the_bound():
+    """Symbolically: least over T it is 2 s sqrt(2 (F_0 - F*) ||A|| r)."""
+    T, s, gap, norm, r = sp.symbols("T s F A r", positive=True)
+    bound = 2 * gap * norm * (r + 2) / T + s**2 * T * r / (r + 2)
+    (best,) = sp.solve(sp.diff(bound, T), T)
+    assert sp.simplify(bound.subs(T, best) - 2 * s * sp.sqrt(2 * gap * norm * r)) == 0
 
 
 @given(st.floats(1e-3, 0.3), st.sampled_from([2, 4, 8]))

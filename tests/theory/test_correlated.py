@@ -3,6 +3,8 @@
 A record moves each step's sum by a vector of length at most 1, in all steps (full batch) or in one (one epoch).
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,6 +51,36 @@ def test_with_fresh_directions_the_diagonal_is_best(M):
     assert np.square(M @ signs).sum(0).max() >= np.square(M.diagonal()).sum() * (1 - 1e-12)
     inverse = np.linalg.inv(M)
     assert (np.square(inverse).sum(1) >= M.diagonal() ** -2 * (1 - 1e-9)).all()
+
+
+def harm(A, covariance, directions):
+    """E e'Ae / 2 after a step of 0.3 along each direction from e = 0, in the mean over sequences of directions."""
+    found = []
+    for us in directions:
+        moves = np.zeros((2, 0))  # e as a linear map of the noises so far
+        for u in us:
+            moves = np.column_stack([moves - 0.3 * np.outer(u, u @ A @ moves), -0.3 * u])
+        found.append(np.trace(moves.T @ A @ moves @ covariance) / 2)
+    return np.mean(found)
+
+
+SIGNS = [np.array(u) for u in product([-1.0, 1.0], repeat=2)]
+
+
+@given(st.integers(1, 4).flatmap(encoder), st.integers(0, 2**32 - 1))
+def test_fresh_directions_see_single_variances_only(M, seed):
+    """On a quadratic in the plane, every sequence of sign directions counted: M^-1 w harms as its diagonal does."""
+    A = np.random.default_rng(seed).standard_normal((2, 2))
+    covariance, fresh = np.linalg.inv(M) @ np.linalg.inv(M).T, list(product(SIGNS, repeat=len(M)))
+    alone = np.diag(covariance.diagonal())
+    assert harm(A @ A.T, covariance, fresh) == pytest.approx(harm(A @ A.T, alone, fresh), rel=1e-9)
+
+
+def test_along_one_direction_noises_cancel():
+    """The same comparison where the direction comes again: less harm than the diagonal's."""
+    covariance, again = np.array([[1.0, -0.9], [-0.9, 1.8]]), [(u, u) for u in SIGNS]
+    A = np.diag([1.0, 0.5])
+    assert harm(A, covariance, again) < 0.7 * harm(A, np.diag(covariance.diagonal()), again)
 
 
 def test_in_one_epoch_correlation_pays():

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from scipy import special
 from scipy.special import expit
 
-from dpzo.directions import SphereDirection
+from dpzo import ModuleModel
+from dpzo.directions import SphereDirection, ahead
+from dpzo.estimators import two_point
 from dpzo.mechanisms import GaussianMechanism, GaussianVectorMechanism, on_grid
 from dpzo.theory.quadratic import Law
 from dpzo.theory.spectra import of
@@ -90,6 +92,27 @@ def test_the_terms_sum_to_the_bound(n, d, share, L, l, gap, budget_each, vector,
     bound = (32 * (gap * l + L**2 * math.log(M)) + 2 * L**2) * root / b
     assert terms <= bound * more * CLOSE
     assert terms >= 0.3 * bound
+
+
+@pytest.mark.parametrize("λ", [1e-3, 0.02])
+def test_a_step_that_clips_is_as_rare_as_the_lemma_says(λ):
+    """P(some |v_i| > C) <= 2 n exp(-C_0^2 / 2), C = C_0 + l lambda d / 2, by the library's directions and estimates.
+
+    A hundred logistic records along the axes, each slope nearly a coordinate of u; the directions are public, so nothing
+    is left to chance. Kills: one record's bound for all; an exponent of C_0^2 / 1.2. (Smoothing: test_lemma_c2.py.)
+    """
+    n = d = 100
+    module = torch.nn.Linear(d, 1, bias=False)
+    torch.nn.init.constant_(module.weight, -8.0)
+    model = ModuleModel(module, lambda m, rows: torch.nn.functional.softplus(-m(rows)[:, 0]))
+    us = ahead(SphereDirection(), model.params, range(4000))
+    largest = np.array([np.abs(two_point(model, torch.eye(d), u, λ)).max() for (u,) in us])
+    for C_0 in (3.0, 3.4, 3.8):
+        share = (largest > C_0 + λ * d / 8).mean()  # l = 1/4
+        assert share <= 2 * n * math.exp(-(C_0**2) / 2)
+        if λ < 0.01:
+            assert share > 2 * math.exp(-(C_0**2) / 2)
+            assert share > 2 * n * math.exp(-(C_0**2) / 1.2)
 
 
 def one_step(C, σ, λ, α, x, X):
