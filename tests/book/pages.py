@@ -1,15 +1,22 @@
 """What can be told of the book's pages: from their sources, and from a page as a browser shows it."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 _FENCE = re.compile(r"^\s*(`{3,}|:{3,}|~{3,})\s*(?:\{([\w:-]+)\})?")
+_RAW = re.compile(r"\\[(\[].{0,40}|\$(?=\S)[^$]+(?<=\S)\$")
+_REMOTE = re.compile(
+    r"""(?:\b(?:import|from)\b\s*\(?|\b(?:fetch|importScripts|Worker|WebSocket|EventSource)\s*\(|\.open\([^,)]*,|\.(?:src|href)\s*=)"""
+    r"""\s*["'`](?:\w+:)?//[^"'`]*"""
+)
 _LITERAL = {None, "code-cell", "code-block", "math", "eval-rst", "bibliography", "literalinclude"}
 
 
@@ -17,6 +24,16 @@ def sources() -> dict[str, str]:
     """Text of each page by its name in the table of contents."""
     paths = (path for path in BOOK.rglob("*.md") if "_build" not in path.parts)
     return {path.relative_to(BOOK).with_suffix("").as_posix(): path.read_text("utf-8") for path in sorted(paths)}
+
+
+def module(name: str) -> ModuleType:
+    """A Python file of the book."""
+    spec = importlib.util.spec_from_file_location(name, BOOK / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def listed(toc: Any) -> list[str]:
@@ -107,6 +124,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         told = {name: value or "" for name, value in attrs}
         if tag not in self._VOID:
+    _INLINE = frozenset(("a", "abbr", "b", "cite", "code", "em", "i", "kbd", "small", "span", "strong", "sub", "sup"))
             self.open.append(tag)
         if "red" in (told.get("fill"), told.get("mathcolor")) or told.get("data-mml-node") == "merror":
             self.faults.append(f"TeX that MathJax does not know, in {tag}")
@@ -114,8 +132,9 @@ class _Page(HTMLParser):
         loaded += [told.get("href", "")] if tag in ("link", "image", "use") else []
         self.faults += [f"{tag} loads {url}" for url in loaded if re.match(r"(https?:)?//", url)]
         self.ids |= {told[name] for name in ("id", "name") if name in told}
-        if tag == "a" and told.get("href"):
-            self.links.append(told["href"])
+        self.text = ""  # of the block so far
+        self.links += filter(None, [*loaded, told.get("href", "") if tag == "a" else ""])
+        self.end_block(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -127,25 +146,35 @@ class _Page(HTMLParser):
                 pass
 
     def handle_data(self, text: str) -> None:
-        if not self._QUIET & set(self.open) and (raw := re.search(r"\\[(\[].{0,40}", text)):
-            self.faults.append(f"formula printed as text: {raw[0]}")
+        if "script" in self.open:
+            self.faults += [f"a script loads {told[0]}" for told in _REMOTE.finditer(text)]
+        if not self._QUIET & set(self.open):
+            self.text += text
+
+    def end_block(self, tag: str = "") -> None:
+        if tag not in self._INLINE:
+            self.faults += [f"formula printed as text: {raw[0]}" for raw in _RAW.finditer(self.text)]
+            self.text = ""
 
 
 def read_page(html: str) -> _Page:
-    """Return a page's faults, links and ids."""
+    """Return a page's faults, its ids, and what it links to or loads."""
+        self.end_block(tag)
     page = _Page()
     page.feed(html)
     return page
 
 
 def dead_links(site: Path) -> Iterator[str]:
-    """Links between pages of ``site`` that lead nowhere."""
+    """What the pages of ``site`` link to in it, or load from it, and what is not there."""
     pages = {path: read_page(path.read_text("utf-8")) for path in site.glob("*.html")}
     for path, page in pages.items():
         for link in page.links:
             url = urlsplit(link)
             if url.scheme or url.netloc:
                 continue
+    page.close()
+    page.end_block()
             target = (path.parent / unquote(url.path)).resolve() if url.path else path
             if not target.exists():
                 yield f"{path.name}: {link} is not there"

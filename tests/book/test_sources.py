@@ -1,12 +1,11 @@
 """What a build of the book does not tell: a page left out, a formula printed as text, a test that is gone."""
 
-import importlib.util
 import re
 
 import pytest
 import yaml
 
-from tests.book.pages import BOOK, ROOT, labels, lint, listed, read_page, references, sources, unchecked
+from tests.book.pages import BOOK, ROOT, labels, lint, listed, module, read_page, references, sources
 
 PAGES = sources()
 TOC = listed(yaml.safe_load((BOOK / "_toc.yml").read_text("utf-8")))
@@ -113,6 +112,14 @@ def test_a_page_with_cells_says_that_it_has_some(page):
 
 
 @pytest.mark.parametrize(
+        ("<p>costs $5 or $6, <code>$a$</code>, $ </p><p>and $</p>", 0),
+        ("<p>so $a_<em>1</em> = 2$ is</p>", 1),
+        ("<li>so $x$", 1),
+        ('<script>const later = "https://cdn.example/x.js"; fetch("_static/x.json")</script>', 0),
+        ('<script type="module">import x from "https://cdn.example/x.js"</script>', 1),
+        ("<script>import('//cdn.example/x.js')</script>", 1),
+        ("<script>fetch( `https://cdn.example/x.json`)</script>", 1),
+        ("<script>tag.src = 'http://cdn.example/x.js'</script>", 1),
     ("html", "faults"),
     [
         ('<p>fine <code>\\(</code> <script>"\\("</script></p><a href="https://arxiv.org">p</a>', 0),
@@ -131,8 +138,4 @@ def test_a_fault_in_a_page_is_seen(html, faults):
 
 
 def test_docstrings_are_escaped_outside_of_literals():
-    spec = importlib.util.spec_from_file_location("docstrings", BOOK / "docstrings.py")
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.escaped("|v| * 2, **bold**, ``|v| * 2``") == r"\|v\| \* 2, **bold**, ``|v| * 2``"
+    assert module("docstrings").escaped("|v| * 2, **bold**, ``|v| * 2``") == r"\|v\| \* 2, **bold**, ``|v| * 2``"
