@@ -113,6 +113,7 @@ def _target(told: str) -> str:
 class _Page(HTMLParser):
     _QUIET = frozenset(("script", "style", "code", "pre", "textarea", "title"))
     _VOID = frozenset(("img", "br", "hr", "meta", "link", "input", "source", "col", "wbr", "base", "embed", "track"))
+    _INLINE = frozenset(("a", "abbr", "b", "cite", "code", "em", "i", "kbd", "small", "span", "strong", "sub", "sup"))
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,11 +121,12 @@ class _Page(HTMLParser):
         self.faults: list[str] = []
         self.links: list[str] = []
         self.ids: set[str] = set()
+        self.text = ""  # of the block so far
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.end_block(tag)
         told = {name: value or "" for name, value in attrs}
         if tag not in self._VOID:
-    _INLINE = frozenset(("a", "abbr", "b", "cite", "code", "em", "i", "kbd", "small", "span", "strong", "sub", "sup"))
             self.open.append(tag)
         if "red" in (told.get("fill"), told.get("mathcolor")) or told.get("data-mml-node") == "merror":
             self.faults.append(f"TeX that MathJax does not know, in {tag}")
@@ -132,15 +134,14 @@ class _Page(HTMLParser):
         loaded += [told.get("href", "")] if tag in ("link", "image", "use") else []
         self.faults += [f"{tag} loads {url}" for url in loaded if re.match(r"(https?:)?//", url)]
         self.ids |= {told[name] for name in ("id", "name") if name in told}
-        self.text = ""  # of the block so far
         self.links += filter(None, [*loaded, told.get("href", "") if tag == "a" else ""])
-        self.end_block(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
         self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
+        self.end_block(tag)
         if tag in self.open:
             while self.open.pop() != tag:
                 pass
@@ -159,9 +160,10 @@ class _Page(HTMLParser):
 
 def read_page(html: str) -> _Page:
     """Return a page's faults, its ids, and what it links to or loads."""
-        self.end_block(tag)
     page = _Page()
     page.feed(html)
+    page.close()
+    page.end_block()
     return page
 
 
@@ -173,8 +175,6 @@ def dead_links(site: Path) -> Iterator[str]:
             url = urlsplit(link)
             if url.scheme or url.netloc:
                 continue
-    page.close()
-    page.end_block()
             target = (path.parent / unquote(url.path)).resolve() if url.path else path
             if not target.exists():
                 yield f"{path.name}: {link} is not there"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.book.browser import asked, calculated, moved, needs_chromium, seen
 from tests.book.pages import BOOK, dead_links, read_page, sources
 
 pytestmark = [
@@ -39,7 +40,6 @@ def test_a_dead_link_is_seen(tmp_path):
     assert len(list(dead_links(tmp_path))) == 2
 
 
-def test_no_style_sheet_loads_from_elsewhere(site):
 @pytest.mark.parametrize(
     "tag", ['<img src="{}">', '<script src="{}?v=1"></script>', '<link rel="stylesheet" href="{}"/>']
 )
@@ -51,6 +51,7 @@ def test_a_file_that_a_page_loads_and_that_is_gone_is_seen(tmp_path, tag):
     assert not list(dead_links(tmp_path))
 
 
+def test_no_style_sheet_loads_from_elsewhere(site):
     for sheet in site.rglob("*.css"):
         text = sheet.read_text("utf-8")
         assert not re.search(r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//", text), sheet
@@ -96,3 +97,27 @@ def test_a_bad_formula_is_seen_in_the_browser(site, tex):
         assert len(read_page(seen(page)).faults) >= 1
     finally:
         page.unlink()
+
+
+@needs_chromium
+@pytest.mark.parametrize("page", [page for page, text in sources().items() if "slider(" in text])
+def test_sliders_move_and_are_no_burden(site, page):
+    found = moved(site / f"{page}.html")
+    assert len(found) == sources()[page].count("slider(")
+    for slider in found:
+        assert slider["control"]
+        assert slider["drawn"]
+        assert slider["shown"] == [[at] for at in range(len(slider["shown"]))]
+        assert slider["size"] < 300_000
+
+
+@needs_chromium
+def test_the_calculator_in_its_page(site):
+    found = calculated(site / "privacy.html", [{"epsilon": "2"}, {"epsilon": "4"}])
+    assert all(at["there"] and not at["bad"] for at in found)
+    assert float(found[0]["noise"]) > float(found[1]["noise"])
+
+
+@pytest.mark.parametrize("page", sources())
+def test_a_page_offers_its_source(site, page):
+    assert f"_sources/{page}.md" in read_page((site / f"{page}.html").read_text("utf-8")).links
