@@ -79,14 +79,25 @@ def lint(text: str) -> Iterator[str]:
 
 
 def prose(text: str) -> str:
-    """The text without cells and code."""
-    return re.sub(r"^(`{3,})(?:\{code-cell\}.*?|[a-z]*)\n.*?^\1\s*$", "", text, flags=re.M | re.S)
+    """The text without front matter, cells, code and formulas in fences."""
+    open_fences: list[tuple[str, str | None]] = []
+    kept = []
+    for line in re.sub(r"\A---\n.*?^---$", "", text, flags=re.M | re.S).splitlines():
+        fence = _FENCE.match(line)
+        mark, kind = open_fences[-1] if open_fences else ("", "")
+        if fence and mark and fence[1].startswith(mark) and line.strip() == fence[1]:
+            open_fences.pop()
+        elif fence and kind not in _LITERAL:
+            open_fences.append((fence[1], fence[2]))
+        elif kind not in _LITERAL:
+            kept.append(line)
+    return "\n".join(kept)
 
 
-def unchecked(text: str) -> Iterator[str]:
-    """Statements after which no test is named before the next one."""
-    parts = re.split(r"^`{3,}\{prf:(?:theorem|lemma|proposition|corollary)\}", text, flags=re.M)
-    yield from (part.split("\n")[0].strip() for part in parts[1:] if "`tests/" not in part)
+def cells(text: str) -> str:
+    """The code of all cells, without their options."""
+    found = re.findall(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", text, flags=re.M | re.S)
+    return "\n".join(re.sub(r"\A---\n.*?^---$|^:[^\n]*", "", code, flags=re.M | re.S) for _, code in found)
 
 
 def labels(text: str) -> set[str]:

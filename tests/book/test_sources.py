@@ -94,17 +94,6 @@ def test_every_file_that_a_page_names_is_there(page):
 
 
 @BY_PAGE
-def test_every_statement_names_the_test_that_checks_it(page):
-    assert not list(unchecked(PAGES[page]))
-
-
-def test_a_statement_without_a_test_is_seen():
-    statement = "```{prf:theorem} One\n:label: thm-one\nx\n```\n\n"
-    assert not list(unchecked(f"{statement}Checked: `tests/a.py`.\n"))
-    assert list(unchecked(f"{statement}Words.\n\n{statement}`tests/a.py`")) == ["One"]
-
-
-@BY_PAGE
 def test_a_page_with_cells_says_that_it_has_some(page):
     """Without the front matter the cells would be printed and not run."""
     text = PAGES[page]
