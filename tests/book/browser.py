@@ -41,10 +41,11 @@ def asked(page: Path, script: str) -> Any:
 
 
 def moved(page: Path) -> list[dict[str, Any]]:
-    """What each slider of a page shows when it is opened, and at each of its places."""
+    """What each slider of a page shows when it is opened, at each of its places, and on paper."""
     return asked(
         page,
-        """return [...document.querySelectorAll(".frames")].map(box => {
+        """const media = [...document.styleSheets].flatMap(sheet => [...sheet.cssRules]).filter(rule => rule.media)
+        return [...document.querySelectorAll(".frames")].map(box => {
           const input = box.querySelector("input"), pictures = [...box.querySelectorAll("img")]
           const shown = () => pictures.flatMap((picture, at) => picture.checkVisibility() ? [at] : [])
           const found = {opened: shown(), control: input.checkVisibility(), shown: [], told: []}
@@ -56,6 +57,10 @@ def moved(page: Path) -> list[dict[str, Any]]:
             found.shown.push(shown())
             found.told.push(input.nextElementSibling.textContent)
           }
+          const told = media.map(rule => rule.media.mediaText)
+          for (const rule of media) rule.media.mediaText = rule.media.mediaText === "print" ? "all" : "print"
+          found.printed = {shown: shown(), control: input.checkVisibility()}
+          media.forEach((rule, at) => rule.media.mediaText = told[at])
           return found
         })""",
     )

@@ -41,6 +41,7 @@ def test_a_slider_shows_one_frame_at_a_time(slid):
     assert found["opened"] == [2]
     assert found["shown"] == [[0], [1], [2]]
     assert found["told"] == ["a & b = 1", "a & b = 2", "a & b = <3>"]
+    assert found["printed"] == {"shown": [0, 2], "control": False}
 
 
 @needs_chromium

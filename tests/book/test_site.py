@@ -109,6 +109,8 @@ def test_sliders_move_and_are_no_burden(site, page):
         assert slider["drawn"]
         assert slider["shown"] == [[at] for at in range(len(slider["shown"]))]
         assert slider["size"] < 300_000
+        assert len(slider["printed"]["shown"]) > 1
+        assert not slider["printed"]["control"]
 
 
 @needs_chromium
