@@ -1,4 +1,7 @@
-"""Where a page names a file of the repository, or a test in it, the name leads to a copy of that file in the site."""
+"""Where a page names a file of the repository, or a test in it, the name leads to a copy of that file in the site.
+
+Of a test the page shows the name alone; the pointer on it tells the file, as paper does.
+"""
 
 import re
 from functools import cache
@@ -22,9 +25,9 @@ def _link(app: Any, doctree: nodes.document, page: str) -> None:
         if named and (ROOT / named[1]).is_file():
             _copy(named[1], Path(app.outdir))
             url = app.builder.get_relative_uri(page, f"files/{named[1]}") + _line(named[1], named[2])
-            link = nodes.reference("", "", refuri=url, internal=True, classes=["file"])
+            link = nodes.reference("", "", refuri=url, internal=True, classes=["file"], reftitle=named[0])
             literal.replace_self(link)
-            link += literal
+            link += nodes.literal("", named[2] or named[1])
 
 
 def _line(name: str, test: str | None) -> str:
