@@ -98,7 +98,7 @@ def test_the_terms_sum_to_the_bound(n, d, share, L, l, gap, budget_each, vector,
 def test_a_step_that_clips_is_as_rare_as_the_lemma_says(λ):
     """P(some |v_i| > C) <= 2 n exp(-C_0^2 / 2), C = C_0 + l lambda d / 2, by the library's directions and estimates.
 
-    A hundred logistic records along the axes, each slope nearly a coordinate of u; the directions are public, so nothing
+    A hundred logistic records along the axes, each slope nearly a coordinate of u; the directions are public, nothing
     is left to chance. Kills: one record's bound for all; an exponent of C_0^2 / 1.2. (Smoothing: test_lemma_c2.py.)
     """
     n = d = 100
