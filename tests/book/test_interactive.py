@@ -1,4 +1,4 @@
-"""The book's slider and its calculator, each in a page of its own, in a browser."""
+"""The book's slider and its calculator, each in a page of its own; in a browser with ``-m slow``."""
 
 import re
 
@@ -33,6 +33,7 @@ def slid(tmp_path):
     return page
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_slider_shows_one_frame_at_a_time(slid):
     (found,) = moved(slid)
@@ -44,6 +45,7 @@ def test_a_slider_shows_one_frame_at_a_time(slid):
     assert found["printed"] == {"shown": [0, 2], "control": False}
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_slider_that_does_not_move_is_seen(slid):
     slid.write_text(slid.read_text("utf-8").replace('"input", show', '"no such event", show'), "utf-8")
@@ -63,6 +65,7 @@ def test_a_slider_refuses_what_it_cannot_show(values, printed):
         module("frames").slider("a", figures(*values), printed)
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_calculator_against_the_library():
     """From 1 step to a million, from an epsilon far below 1 to one that nobody should want."""
@@ -90,6 +93,7 @@ def test_the_calculator_against_the_library():
         assert f"standard deviation {one['noise']} C" in one["told"]
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize(
     ("field", "value", "wants"),
@@ -114,6 +118,7 @@ def test_the_calculator_says_what_it_wants(field, value, wants):
     assert float(mended["noise"]) > 0
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_noise_beyond_need_costs_nothing():
     (found,) = calculated(BOOK / "calculator.html", [{"steps": "1", "delta": "0.5", "noise": "1000"}])
