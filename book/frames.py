@@ -3,10 +3,10 @@
 import io
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import matplotlib.pyplot as plt
-from IPython.display import HTML
 from matplotlib.figure import Figure
 
 import dpzo
@@ -32,7 +32,17 @@ _PAGE = """<div class="frames">
 </div>"""
 
 
-def slider(what: str, frames: Mapping[str, Figure], printed: Sequence[str]) -> HTML:
+@dataclass(frozen=True, repr=False)
+class Page:
+    """HTML that a notebook shows as it is."""
+
+    data: str
+
+    def _repr_html_(self) -> str:
+        return self.data
+
+
+def slider(what: str, frames: Mapping[str, Figure], printed: Sequence[str]) -> Page:
     """Show one frame at a time, with a slider that moves through them, and close the figures.
 
     Args:
@@ -52,7 +62,7 @@ def slider(what: str, frames: Mapping[str, Figure], printed: Sequence[str]) -> H
         _picture(f"{what} = {value}", frame, value in printed, value == printed[0]) for value, frame in frames.items()
     ]
     first, last = values.index(printed[0]), len(values) - 1
-    return HTML(_PAGE.format(pictures="\n".join(pictures), first=first, last=last, what=escape(what)))
+    return Page(_PAGE.format(pictures="\n".join(pictures), first=first, last=last, what=escape(what)))
 
 
 def _picture(told: str, frame: Figure, printed: bool, first: bool) -> str:

@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 
@@ -14,8 +15,6 @@ MOVES = {Relation.ADD_REMOVE: 1, Relation.REPLACE_ONE: 2}
 
 
 def figures(*values):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    pytest.importorskip("IPython")
     drawn = {}
     for value in values:
         drawn[value], ax = plt.subplots(figsize=(3, 2))
