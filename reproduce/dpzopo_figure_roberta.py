@@ -136,7 +136,7 @@ def notes(study: Study, made: list[Row]) -> str:
         f"weight of the model is trained, and C = {clip:g} makes each record's gradient count by its direction alone.",
         f"Step sizes: the best validation loss of a grid of factors of 3 for each method, extended while the best lies "
         f"at its end, at epsilon = {s.tuned_at:g}, mean of {len(TUNING_SEEDS)} runs at other seeds. Not accounted.",
-        *([AFTERWARDS] if study.task.name == "mr" else []),
+        *([AFTERWARDS[study.task.name]] if study.task.name in AFTERWARDS else []),
         f"Made by `python reproduce/dpzopo_figure_roberta.py{study.options}`, dpzo {provenance['versions']['dpzo']} at "
         f"{', '.join(commits)}, torch {provenance['versions']['torch']}, "
         f"{provenance['machine']['processor']}, {provenance['machine']['cores']} cores.",
@@ -155,12 +155,18 @@ def at_one_over_n(study: Study, made: list[Row], n: int) -> list[float]:
 
 
 RELATION_TEXT = "add-remove neighbours"
-AFTERWARDS = (
-    "What was decided after results were seen: FT-prefix's C, by the size of its gradients on validation texts; "
-    "its grid, made wider downwards; and the mean over several runs, first for the rows FT, because one run had "
-    "chosen a step size of 1e-4 for FT-prefix, which trains nothing, then for all, so that none is favoured. The "
-    "test runs at the step sizes that one run had chosen are kept in dpzopo_figure_first_choice.jsonl."
-)
+AFTERWARDS = {
+    "mr": (
+        "What was decided after results were seen: FT-prefix's C, by the size of its gradients on validation texts; "
+        "its grid, made wider downwards; and the mean over several runs, first for the rows FT, because one run had "
+        "chosen a step size of 1e-4 for FT-prefix, which trains nothing, then for all, so that none is favoured. The "
+        "test runs at the step sizes that one run had chosen are kept in dpzopo_figure_first_choice.jsonl."
+    ),
+    "trec": (
+        "This task was added after the results on MR were seen, because they left little to win. Nothing but the "
+        "prompt was changed for it, and nothing after its own results were seen."
+    ),
+}
 
 
 MARKS = {
