@@ -19,15 +19,15 @@ over C:
 import math
 from collections.abc import Callable
 
-import dp_accounting as dpa
 from dp_accounting import DpEvent
 
-from dpzo.accounting.accountants import choose, epsilon
+from dpzo.accounting.accountants import choose, epsilon, mu_for
 from dpzo.accounting.parts import divergence, parts_of
 from dpzo.accounting.relation import Relation, check_delta
 from dpzo.errors import Refusal, positive
 
 _TOLERANCE = 1e-4
+_MOST = 2.0**32  # no mechanism takes more
 
 
 def calibrate(
@@ -61,7 +61,7 @@ def _guess(event: Callable[[float], DpEvent], target_epsilon: float, target_delt
 
     if target_delta == 0 or total(1.0) == 0:
         return 1.0
-    return _first_below(total, dpa.get_sigma_gaussian(target_epsilon, target_delta) ** -2, 1.0)
+    return _first_below(total, mu_for(target_epsilon, target_delta) ** 2, 1.0)
 
 
 def _first_below(cost: Callable[[float], float], target: float, guess: float) -> float:
@@ -96,8 +96,12 @@ def _bracket(cost: Callable[[float], float], target: float, guess: float) -> tup
     while costs[high] > target:
         high, factor = high * factor, min(factor * factor, 2.0)
         costs[high] = cost(high)
-        if high > 1e9:
-            raise Refusal("an epsilon that some noise can reach", target, "Choose a larger epsilon or fewer steps.")
+        if high > _MOST:
+            raise Refusal(
+                f"an epsilon that a noise multiplier of at most {_MOST:.0f} reaches",
+                f"{target}, above which it still is with that",
+                "Choose a larger epsilon or delta, or fewer steps.",
+            )
     below = [multiplier for multiplier, spent in costs.items() if spent > target]
     low = max(below) if below else high
     while costs[low] <= target and low > 1e-6:  # below that, so little noise is enough that none of it matters

@@ -27,14 +27,9 @@ class Part:
 
     @property
     def is_private(self) -> bool:
-        """Whether the mechanism has any noise."""
-        noisy = getattr(self.mechanism, "noise_multiplier", 1) > 0
+        """Whether the mechanism has any noise, as far as the squares of losses can be told from infinity."""
+        noisy = getattr(self.mechanism, "noise_multiplier", 1.0) > 1e-60
         return noisy and not isinstance(self.mechanism, dpa.NonPrivateDpEvent)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is Gaussian or Laplace noise on everything: then its sensitivity can be restated."""
-        return self.rate == 1 and isinstance(self.mechanism, GaussianDpEvent | LaplaceDpEvent)
 
     def restated(self, relation: Relation) -> "Part":
         """Return the part with its multiplier relative to the sensitivity under ``relation``, no longer to C."""
@@ -74,8 +69,8 @@ def mu_of(parts: tuple[Part, ...], relation: Relation) -> float | None:
     """``gaussian_mu`` of parts."""
     if not all(isinstance(part.mechanism, GaussianDpEvent) and part.rate == 1 for part in parts):
         return None
-    shares = ((relation.sensitivity / part.mechanism.noise_multiplier) ** 2 * part.count for part in parts)
-    return math.sqrt(math.fsum(shares))
+    shares = (relation.sensitivity / part.mechanism.noise_multiplier * math.sqrt(part.count) for part in parts)
+    return math.hypot(*shares)  # no square overflows
 
 
 def divergence(part: Part, relation: Relation) -> float | None:

@@ -29,16 +29,13 @@ def refuse_sampled_laplace(part: Part, relation: Relation) -> None:
 
 
 @contextmanager
-def supported(accountant: str, relation: Relation) -> Iterator[None]:
-    """Turn dp-accounting's refusal into ours, and keep its log quiet."""
+def supported(relation: Relation) -> Iterator[None]:
+    """Turn the refusal of dp-accounting's RDP into ours, and keep its log quiet."""
     level = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)  # orders that do not converge are left out, which is safe
     try:
         yield
     except dpa.UnsupportedEventError as error:
-        other = "rdp" if accountant == "pld" else "pld"
-        raise Refusal(
-            f"an event that {accountant} covers under {relation}", str(error), f"Use the {other} accountant."
-        ) from error
+        raise Refusal(f"an event that rdp covers under {relation}", str(error), "Use the pld accountant.") from error
     finally:
         absl_logging.set_verbosity(level)

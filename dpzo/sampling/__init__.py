@@ -5,7 +5,7 @@ every other pair. All are handed n, the public number of records. Under add/remo
 neighbours: what is hidden is whether any one of the n records was there.
 """
 
-from dpzo.sampling.bins import BallsAndBinsDpEvent, amplified
+from dpzo.sampling.bins import BallsAndBinsDpEvent, EpochLoss, amplified
 from dpzo.sampling.epochs import BallsAndBins, ShuffledEpochs
 from dpzo.sampling.single import FixedSize, FullBatch, PoissonSampler, TruncatedPoisson
 
@@ -17,6 +17,7 @@ __all__ = [
     "SAMPLERS",
     "BallsAndBins",
     "BallsAndBinsDpEvent",
+    "EpochLoss",
     "FixedSize",
     "FullBatch",
     "PoissonSampler",

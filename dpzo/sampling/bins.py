@@ -14,30 +14,30 @@ g >= 0. Step by step from the last, replacing L_j by the lognormal of |v_j| = 1 
 are independent, and the law of W under Q is an m-fold convolution on the line.
 
 It is computed from above. Moving mass from a point to its two neighbours on a grid, mean kept, raises a lognormal in
-convex order, and so raises both divergences; so does a coarser grid for a longer sum. What is cut from the tails counts
-as an infinite loss, or is moved to where the loss is larger. All terms are positive, so rounding is relative: at most
-_POINTS * 2**-53 for a convolution and as much for the lognormal, doubled with each doubling of the sum. That is added
-as an infinite loss too. A bound from above is not always a good one: with little noise it can exceed that of one
-unsampled release an epoch, so take the smaller of the two.
+convex order, and so raises both divergences. The grids are dense where a sum's mass is and sparse in its long tails. At
+the very top, what is cut counts as an infinite loss when removing, and is moved down to the top when adding: both raise
+the divergence. All terms are positive, so rounding is relative: masses are raised by more than it may have taken, and
+what is split between two points leans to the side that raises the divergence. A bound from above is not always a good
+one: with little noise it can exceed that of one unsampled release an epoch, so the smaller of the two is taken.
 
 Under replace-one W is a ratio of two sums, and this does not apply: there each epoch is one unsampled release.
+
+Others have found the same pair and computed it in other ways: Feldman and Shenfeld (arXiv 2502.08202, 2602.17284).
 """
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import attr
 import numpy as np
 from dp_accounting import GaussianDpEvent
-from dp_accounting.pld import pld_pmf, privacy_loss_distribution
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from dpzo.types import Floats
 
-_POINTS = 2**13  # of a grid: any number is safe; twice as many lower epsilon by 0.1 % in the doctest below
-_TAILS = 6.5, 4.5  # standard deviations kept at least, removing and adding: 4e-11 and 3e-6 of the mean is beyond
-_FARTHEST = 7.5  # kept where it costs little: 3e-14 is beyond
-_CUT = 1e-18
+_POINTS = 768  # of a grid: any number is safe; twice as many lower epsilon by 0.05 % in the doctest of dpzo.accounting
+_UNIT = 2.0**-53
 
 
 @attr.s(frozen=True, slots=True, auto_attribs=True)
@@ -52,97 +52,99 @@ class BallsAndBinsDpEvent(GaussianDpEvent):  # type: ignore[misc]  # dp-accounti
     bins: int = 1
 
 
-def amplified(
-    event: BallsAndBinsDpEvent, epochs: int, interval: float = 1e-4
-) -> privacy_loss_distribution.PrivacyLossDistribution:
-    """Return an upper bound of the privacy loss of ``epochs`` epochs, under add/remove and zero-out.
+class EpochLoss(NamedTuple):
+    """The privacy loss of an epoch: ``masses`` at ``losses``, and ``infinite`` at an infinite one."""
 
-    >>> bound = amplified(BallsAndBinsDpEvent(1.263, bins=63), epochs=16)
-    >>> round(bound.get_epsilon_for_delta(1e-5), 2)
-    1.89
+    losses: Floats
+    masses: Floats
+    infinite: float
+
+
+def amplified(event: BallsAndBinsDpEvent, cut: float) -> tuple[EpochLoss, EpochLoss]:
+    """Return upper bounds of an epoch's privacy loss, removing and adding a record; about ``cut`` of it is infinite.
+
+    >>> removing, adding = amplified(BallsAndBinsDpEvent(1.263, bins=63), 1e-12)
+    >>> bool(abs(removing.masses.sum() - 1) < 1e-6), removing.infinite < 1e-11
+    (True, True)
     """
-    return _epoch(event.noise_multiplier, event.bins, interval).self_compose(epochs)
+    return _epoch(event.noise_multiplier, event.bins, cut)
 
 
 @lru_cache(maxsize=64)
-def _epoch(sigma: float, bins: int, interval: float) -> privacy_loss_distribution.PrivacyLossDistribution:
-    # Where losses are huge, a fine grid of them would take minutes.
-    interval = max(interval, math.log(_top(sigma, _TAILS[0])) / 1e5)
-    p, w = _mean_of_lognormals(sigma, bins, _TAILS[0])
-    removing = _pmf(np.log(w), p * w, bins, interval)
-    p, w = _mean_of_lognormals(sigma, bins, _TAILS[1])
-    adding = _pmf(-np.log(w), p, bins, interval)
-    return privacy_loss_distribution.PrivacyLossDistribution(removing, adding)
+def _epoch(sigma: float, bins: int, cut: float) -> tuple[EpochLoss, EpochLoss]:
+    rounding = 1 + 4 * bins * _POINTS**2 * _UNIT  # doubled with each doubling of the sum
+    up, down = (_mean_of_lognormals(sigma, bins, cut, upwards=up) for up in (True, False))
+    removing = EpochLoss(np.log(up.points), up.points * up.masses * rounding, up.lost * rounding)
+    at_zero = down.zero * rounding  # the record's law gives nothing where the law without it does
+    return removing, EpochLoss(-np.log(down.points), down.masses * rounding, at_zero)
 
 
-def _pmf(losses: Floats, masses: Floats, bins: int, interval: float) -> pld_pmf.DensePLDPmf:
-    # Onto the grid of losses as onto that of W: a spread that keeps the mean of e^-loss, and so both laws' masses.
-    below = np.floor(losses / interval).astype(np.int64)
-    up = masses * np.expm1(below * interval - losses) / math.expm1(-interval)
-    low = int(below.min())
-    p = np.bincount(below - low, masses - up, int(below.max()) - low + 2)
-    p[1:] += np.bincount(below - low, up)
-    rounding = 2 * bins * _POINTS * 2.0**-53
-    lost = min(max(0.0, 1 - math.fsum(masses)) + rounding, 1 - 2.0**-53)
-    return pld_pmf.DensePLDPmf(interval, low, p, lost, True)
+class _Law(NamedTuple):
+    """Masses at positive points, ``zero`` at 0, and what the mean has lost beyond the last point."""
+
+    points: Floats
+    masses: Floats
+    zero: float
+    lost: float
 
 
-@attr.s(frozen=True, slots=True, auto_attribs=True)
-class _Law:
-    """Masses ``p`` at the points start, start + 1, ... of a grid."""
-
-    start: int
-    p: Floats
-
-    def __add__(self, other: "_Law") -> "_Law":
-        p = np.convolve(self.p, other.p)
-        low, high = np.searchsorted(np.cumsum(p), _CUT), p.size - np.searchsorted(np.cumsum(p[::-1]), _CUT)
-        return _Law(self.start + other.start + int(low), p[low:high])
-
-    def coarser(self) -> "_Law":
-        """The law on the grid of every other point: a mass between two of them is halved."""
-        p = np.pad(self.p, (self.start % 2, 0))
-        p = np.pad(p, (0, 1 - p.size % 2))
-        even, half = p[::2].copy(), p[1::2] / 2
-        even[:-1] += half
-        even[1:] += half
-        return _Law(self.start // 2, even)
-
-
-def _mean_of_lognormals(sigma: float, count: int, tail: float) -> tuple[Floats, Floats]:
-    """Masses and positive points of a law above that of W in convex order, but for cut tails."""
-    one, h = _lognormal(sigma, tail)
-    total = one
+def _mean_of_lognormals(sigma: float, count: int, cut: float, *, upwards: bool) -> _Law:
+    """A law above that of W in convex order, but for its top and for rounding, which go ``upwards`` or downwards."""
+    one = _lognormal(sigma, cut / count, upwards)
+    total, number = one, 1
     for bit in f"{count:b}"[1:]:  # double, and add one where the bit is set
-        total = total + total
-        while total.p.size > _POINTS:
-            total, one, h = total.coarser(), one.coarser(), 2 * h
+        total, number = _sum(total, total, sigma, 2 * number, upwards), 2 * number
         if bit == "1":
-            total = total + one
-    w = (total.start + np.arange(total.p.size)) * (h / count)
-    if w[-1] == 0:
-        return np.zeros(1), np.ones(1)
-    return np.asarray(total.p[w > 0]), np.asarray(w[w > 0], dtype=np.float64)
+            total, number = _sum(total, one, sigma, number + 1, upwards), number + 1
+    return total._replace(points=total.points / count, lost=total.lost / count)
 
 
-def _lognormal(sigma: float, tail: float) -> tuple[_Law, float]:
+def _sum(a: _Law, b: _Law, sigma: float, number: int, upwards: bool) -> _Law:
+    sums = np.add.outer(np.append(0.0, a.points), np.append(0.0, b.points)).ravel()
+    masses = np.multiply.outer(np.append(a.zero, a.masses), np.append(b.zero, b.masses)).ravel()
+    grid = _points(sigma, number, min(a.points[0], b.points[0]), (a.points[-1] + b.points[-1]) * (1 + 4 * _UNIT))
+    zero, masses = _on_grid(sums, masses, grid, upwards)
+    # What is lost of E W is what one summand loses times the mass of the others, 1 at most.
+    return _Law(grid, masses, zero, a.lost + b.lost)
+
+
+def _on_grid(values: Floats, masses: Floats, grid: Floats, upwards: bool) -> tuple[float, Floats]:
+    edges = np.append(0.0, grid)
+    cell = np.clip(np.searchsorted(grid, values, "right"), 0, grid.size - 1)
+    width = edges[cell + 1] - edges[cell]
+    lean = 64 * _UNIT * edges[cell + 1] / width
+    up = np.clip((values - edges[cell]) / width + (lean if upwards else -lean), 0.0, 1.0)
+    landed = np.bincount(cell, masses * (1 - up), edges.size) + np.bincount(cell + 1, masses * up, edges.size)
+    return float(landed[0]), np.asarray(landed[1:], dtype=np.float64)
+
+
+def _points(sigma: float, number: int, least: float, most: float) -> Floats:
+    # Even steps of arsinh(ln(s / number) / spread): of s's own spread in its middle, of a share of ln s far out.
+    spread = min(math.sqrt(math.expm1(min(1 / sigma**2, 500.0)) / number), 1.0)
+    low, high = (math.asinh(math.log(end / number) / spread) for end in (least, most))
+    grid = number * np.exp(spread * np.sinh(np.linspace(low, high, _POINTS)))
+    grid[0], grid[-1] = least, most
+    return grid
+
+
+def _lognormal(sigma: float, cut: float, upwards: bool) -> _Law:
     # log L is normal with standard deviation 1 / sigma and mean -1 / (2 sigma^2), or +1 / (2 sigma^2) weighted by L.
-    top, bottom = _top(sigma, tail), math.exp(-min(_FARTHEST / sigma + 0.5 / sigma**2, 500.0))
-    h = top / _POINTS
-    points = np.arange(math.floor(bottom / h), _POINTS + 1)
-    with np.errstate(divide="ignore"):
-        z = sigma * np.log(points * h) + 0.5 / sigma
-    mass, moment = _between(z), _between(z - 1 / sigma)
-    up = np.clip((moment - points[:-1] * h * mass) / h, 0, mass)  # so that each cell keeps its mean
-    # What is beyond the top counts there: lower, which raises the divergence when adding. When removing, the mean's
-    # loss becomes an infinite loss of privacy: (W - g)_+ falls by no more than W does.
-    return _Law(int(points[0]), np.append(mass - up, ndtr(-z[-1])) + np.append(0.0, up)), h
-
-
-def _top(sigma: float, tail: float) -> float:
-    # To e^3, beyond which a grid is coarse, but not nearer than ``tail``.
-    kept = max(tail, min(3 * sigma - 0.5 / sigma, _FARTHEST))
-    return math.exp(min(kept / sigma + 0.5 / sigma**2, 500.0))
+    far = -float(ndtri(max(cut, 1e-300)))
+    low, high = far / sigma + 0.5 / sigma**2, far / sigma + (0.5 if upwards else -0.5) / sigma**2
+    if not upwards:
+        high = max(high, 1 / sigma)
+    points = _points(sigma, 1, math.exp(-min(low, 300.0)), math.exp(min(high, 300.0)))
+    z = np.append(-np.inf, sigma * np.log(points) + 0.5 / sigma)
+    mass, moment, edges = _between(z), _between(z - 1 / sigma), np.append(0.0, points)
+    width = np.diff(edges)
+    lean = 64 * _UNIT * (1 + z[1:] ** 2) * edges[1:] / width
+    share = (moment - edges[:-1] * mass) / (width * np.maximum(mass, 1e-320)) + (lean if upwards else -lean)
+    up = np.clip(share, 0.0, 1.0) * mass  # so that each cell keeps its mean
+    landed = np.append(mass - up, 0.0)
+    landed[1:] += up
+    if not upwards:
+        landed[-1] += ndtr(-z[-1])
+    return _Law(points, landed[1:], float(landed[0]), float(ndtr(1 / sigma - z[-1])) if upwards else 0.0)
 
 
 def _between(z: Floats) -> Floats:
