@@ -104,13 +104,10 @@ def test_stages_of_other_noise_and_sampling():
     stages = [sampled(2.0, 0.05, 600), sampled(30.0, 0.5, 5000), SelfComposedDpEvent(GaussianDpEvent(40.0), 9)]
     found = epsilon(ComposedDpEvent(stages), 1e-11, ADD, "pld")
 
-    both = ("remove", "add")
-
     def truth(at):
         settings = ((1 / 2, 0.05, 600), (1 / 30, 0.5, 5000), (3 / 40, 1.0, 1))
-        return max(
-            oracle.delta([(oracle.gaussian(mu, q, d), T) for mu, q, T in settings], at) for d in ("remove", "add")
-        )
+        both = [[(oracle.gaussian(mu, q, d), T) for mu, q, T in settings] for d in ("remove", "add")]
+        return max(oracle.delta(parts, at) for parts in both)
 
     assert truth(found) <= 1e-11 * (1 + EXACT)
     assert truth(found * (1 - 1e-4)) >= 1e-11 * (1 - EXACT)
@@ -182,7 +179,8 @@ def test_renyi_is_above_at_any_delta(rate, steps, at):
 def test_next_to_no_noise_has_an_answer(rate, multiplier, kind):
     """A huge number, or infinity: not an overflow, nor the 7 TiB of a grid as fine as for small losses."""
     event = sampled(multiplier, rate, 100, kind)
-    for name in (None, "pld"):
+    names = (None, "pld", "rdp") if kind is GaussianDpEvent else (None, "pld")
+    for name in names:
         found = epsilon(event, 1e-5, ADD, name)
         most = 1 / multiplier if kind is LaplaceDpEvent else 0.5 / multiplier / multiplier
         assert found >= 0.05 * 100 * rate * most if most < math.inf else found == math.inf
@@ -212,7 +210,7 @@ def test_extremes_answer_in_bounded_time_and_memory(event, at):
 
 
 def binned_delta(sigma, bins, epsilon, draws=10**6):
-    """A Monte-Carlo estimate of delta for the removal of a record, from draws of one epoch's loss; its standard error."""
+    """Delta for the removal of a record by draws of one epoch's loss, and its standard error."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((draws, bins))
     x[np.arange(draws), generator.integers(0, bins, draws)] += 1 / sigma
