@@ -19,9 +19,12 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
     It is written under a name that nobody can foresee and that no link can be planted at, beside its place.
 
     Raises:
-        Refusal: a place that cannot be written to.
+        Refusal: a place that cannot be written to, or half a character.
     """
-    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    try:
+        data = content.encode("utf-8") if isinstance(content, str) else content
+    except UnicodeEncodeError:
+        raise Refusal(f"whole characters for {path}", "half of a surrogate pair", "Mend the text.") from None
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -140,11 +140,12 @@ def _is_ready(asset: Asset, home: Path) -> bool:
         state = [_state(path) for path in sorted(home.iterdir())]
         if _seen.get(home) == state:  # half a gigabyte is hashed once in a process
             return True
-        told = json.loads((home / _STAMP).read_text("utf-8"))["sha256"] if asset.convert else {}
-        wanted = {**told, **asset.pinned}
-        if {path.name for path in home.iterdir()} != {*wanted, _STAMP} or not set(asset.makes) <= set(wanted):
+        told = json.loads((home / _STAMP).read_text("utf-8"))["sha256"]
+        wanted = {**told, **asset.pinned} if asset.convert else asset.pinned
+        names = {path.name for path in home.iterdir()}
+        if told != wanted or names != {*told, _STAMP} or not names >= {*asset.makes}:
             return False
-        ready = all(_digest(asset, home / name) == digest for name, digest in wanted.items())
+        ready = all(_digest(asset, home / name) == digest for name, digest in told.items())
     except Refusal:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
