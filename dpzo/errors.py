@@ -1,4 +1,6 @@
-"""One way to refuse: what was expected, what came, what to do."""
+"""One way to refuse: what was expected, what came, what to do. What came is never the content of a record."""
+
+import os
 
 
 class Refusal(ValueError):  # noqa: N818  (it refuses an input; nothing went wrong)
@@ -7,6 +9,17 @@ class Refusal(ValueError):  # noqa: N818  (it refuses an input; nothing went wro
     def __init__(self, expected: str, came: object, todo: str) -> None:
         self.expected, self.came, self.todo = expected, came, todo
         super().__init__(f"expected {expected}; got {came}. {todo}")
+
+
+def content(value: object) -> str:
+    """What a record holds, for a message: only where its owner has set ``DPZO_SHOW_CONTENT=1``, else nothing.
+
+    Messages get into logs, bug reports and published notebooks. They say where something is, and leave it there.
+
+    >>> content("a private text")
+    ''
+    """
+    return f" ({str(value)[:80]!r})" if os.environ.get("DPZO_SHOW_CONTENT") == "1" else ""
 
 
 def positive(name: str, value: float) -> None:

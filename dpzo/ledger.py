@@ -13,33 +13,43 @@ lost: it is never tried again under the same noise. The price is one sync of the
 From the starting weights and the releases the trained weights follow, so a run goes on from its ledger alone. DPGD-0th
 releases vectors, which are not in it: such a run goes on from a checkpoint.
 
-What it cannot see: an older copy put in its place, or whole lines cut off its end (unless the weights are later ones);
-a forger, who can compute seals too; on Windows, a second run at the same time. It holds a hash of the data, which lets
-whoever has a guess of all the data confirm it: publish the steps (they are covered by the guarantee), not the file.
+While a run goes on, each charge looks whether the file is still there, still the one that was opened, and still ends as
+it was written; if not, the run stops before the step. What a ledger cannot see: an older copy put in its place between
+two runs, or whole lines cut off its end (unless the weights are later ones); a forger, who can compute seals too; on
+Windows, a second run at the same time.
+
+Both files are for their owner alone (0600). ``run.ledger.key`` beside ``run.ledger`` is a random key, under which the
+ledger holds a hash of the data: without the key nobody can confirm a guess of the data by it. Never publish the key.
+Without it a run cannot be gone on with, because nobody can tell whether the data are the same; what it released and
+what it cost can still be read.
 """
 
 import errno
 import json
-import math
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
 
+from dpzo.account import NOT_PRIVATE, SCHEMA, Account, account_of, read, sealed
 from dpzo.errors import Refusal
-from dpzo.fingerprint import fingerprint
+from dpzo.files import sync_folder, write_whole
+from dpzo.fingerprint import fingerprint, keyed
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
 from dpzo.types import Data, Step
 
-_SCHEMA = 1
+__all__ = ["Account", "Ledger", "read"]
+
+_KEY = re.compile(rb"[0-9a-f]{64}\n")
+_CHANGED = "The run stops here; put the file back and go on from it: what it had charged is spent."
 _TORN_HEADER = re.compile(rb"[0-9a-f]{0,32}|[0-9a-f]{32} .*")
 
 
@@ -56,15 +66,15 @@ class Ledger:
 
     def __init__(self, path: str | Path, *, data: str | None = None) -> None:
         self.path, self.data, self.charged, self.known = Path(path), data, 0, 0
-        self._process = os.getpid()
+        self._process, self._place = os.getpid(), self.path.absolute()
         self._seal: bytes | None = None  # of the last line; None until the run has begun and after a failed write
-        self._end, self._in_step = 0, False
+        self._end, self._size, self._last, self._in_step = 0, 0, b"", False
         try:
             _check_kind(self.path)
-            self._file = FileIO(self.path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+            self._file = FileIO(self.path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o600))
             try:
                 _lock(self._file)
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             except BaseException:
                 self._file.close()
                 raise
@@ -85,15 +95,15 @@ class Ledger:
                 as it was.
         """
         told = {
-            "ledger": _SCHEMA,
+            "ledger": SCHEMA,
             "plan": plan.describe(),
             "public_seed": streams.public_seed,
             "private": streams.are_private,
             "weights": fingerprint(params),
-            "data": fingerprint(data[np.arange(len(data))]) if self.data is None else self.data,
         }
+        named = fingerprint(data[np.arange(len(data))]) if self.data is None else self.data
         if not streams.are_private:
-            told["NOT PRIVATE"] = "whoever knows the seeds can compute the batches and the noise"
+            told["NOT PRIVATE"] = NOT_PRIVATE
         self._check_open()  # before the position in the file is moved: a fork shares it
         self._file.seek(0)
         content = self._file.readall()
@@ -101,10 +111,14 @@ class Ledger:
         if not whole:
             if not _TORN_HEADER.fullmatch(torn):
                 raise Refusal(f"a ledger, or no file, at {self.path}", "something else", "Choose another path.")
-            self._seal, self._end, self.charged, self.known, self._in_step = b"", 0, 0, 0, False
+            told["data"] = keyed(named, self._new_key())
+            self._for_us_alone()
+            self._seal, self._end, self._size, self._last = b"", 0, len(content), b""
+            self.charged, self.known, self._in_step = 0, 0, False
             self._append(told, sync=True)
             return []
-        account = _account(whole, self.path)
+        account = account_of(whole, self.path)
+        told["data"] = keyed(named, self._key())
         parts = {"plan": "plan", "data": "data", "public_seed": "public seed", "private": "privacy of the streams"}
         for key, part in parts.items():
             if account.header[key] != told[key]:
@@ -121,7 +135,8 @@ class Ledger:
                 "The ledger is of another model, or older than the weights. Give the weights that it began with.",
             )
         self._seal, self.charged, self._in_step, self.known = account.seal, account.charged, False, known
-        self._end = len(content) - len(torn)
+        self._end, self._size, self._last = len(content) - len(torn), len(content), whole[-1] + b"\n"
+        self._for_us_alone()
         if torn and self.charged < plan.steps:  # what it was going to say is unknown: perhaps a charge
             self.charge(self.charged)  # written over the torn bytes, so that a crash here leaves others torn
             self._in_step = False
@@ -172,15 +187,29 @@ class Ledger:
             raise Refusal(f"{self.path} open", "one that was closed", "Open it again.")
         if os.getpid() != self._process:
             raise Refusal("the process that opened the ledger", "a fork of it", "Open the ledger after the fork.")
+        try:
+            there, ours = os.stat(self._place), os.fstat(self._file.fileno())
+            came = "" if os.path.samestat(there, ours) else "another file"
+        except OSError as error:
+            came = error.strerror or "none"
+        if came:
+            raise Refusal(f"the ledger at {self.path} that this run began with", came, _CHANGED)
+
+    def _check_end(self) -> None:
+        # An older copy written over the file keeps its inode, so the last line is looked at too.
+        self._file.seek(self._end - len(self._last))
+        if os.fstat(self._file.fileno()).st_size != self._size or self._file.read(len(self._last)) != self._last:
+            raise Refusal(f"{self.path} as this run has left it", "a file that others have changed", _CHANGED)
 
     def _append(self, told: dict[str, Any], *, sync: bool) -> None:
         self._check_open()
         if self._seal is None:
             raise Refusal("a run that has begun", "none, or one that broke off", "Begin again from the ledger.")
         text = json.dumps(told, sort_keys=True).encode()
-        seal, self._seal = _sealed(self._seal, text), None
+        seal, self._seal = sealed(self._seal, text), None
         line = seal + b" " + text + b"\n"
         try:
+            self._check_end()
             self._file.seek(self._end)
             rest = line
             while rest:
@@ -196,91 +225,45 @@ class Ledger:
                 error.strerror,
                 "The run stops here; what the ledger has charged is spent. Free some space and go on.",
             ) from error
-        self._seal, self._end = seal, self._end + len(line)
-
-
-class Account(NamedTuple):
-    """What a ledger says: what the run is, its released steps, how many were charged, and the weights it knows."""
-
-    header: dict[str, Any]
-    steps: list[Step]
-    charged: int
-    weights: dict[str, int]
-    seal: bytes
+        self._seal, self._end, self._last = seal, self._end + len(line), line
+        self._size = self._end
 
     @property
-    def plan(self) -> Plan:
-        """The run's plan."""
-        return Plan.described(self.header["plan"])
+    def _key_path(self) -> Path:
+        return self._place.with_name(f"{self.path.name}.key")
 
-    def epsilon(self, delta: float) -> float:
-        """What the charged steps cost, released or not; infinite once a step was taken with seeded noise."""
-        if self.charged and not self.header["private"]:
-            return math.inf
-        return self.plan.epsilon(delta, steps=self.charged)
+    def _for_us_alone(self) -> None:
+        for path in (self._place, self._key_path):
+            with suppress(OSError):  # somebody else's file, that we may write to
+                path.chmod(0o600)
 
+    def _new_key(self) -> bytes:
+        if self._key_path.exists():  # of a run that ended before its first line, or of a ledger that was removed
+            self._key()
+        key = secrets.token_bytes(32)
+        write_whole(self._key_path, key.hex() + "\n", mode=0o600)
+        return key
 
-def read(path: str | Path) -> Account:
-    """Read a ledger, also while a run writes it; a torn last line counts as one more charged step.
-
-    Raises:
-        Refusal: no file, or one that is damaged.
-    """
-    try:
-        _check_kind(Path(path))
-        *whole, torn = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise Refusal(f"a ledger at {path}", error.strerror, "Give the path of a run's ledger.") from error
-    if not whole:
-        raise Refusal("a ledger with its first line", "none", "This run had not begun, or it is no ledger.")
-    account = _account(whole, Path(path))
-    if torn:
-        return account._replace(charged=min(account.charged + 1, account.plan.steps))
-    return account
-
-
-def _account(lines: list[bytes], path: Path) -> Account:
-    seal, parts = b"", []
-    for number, line in enumerate(lines, 1):
-        written, _, text = line.partition(b" ")
-        if written != (seal := _sealed(seal, text)):
+    def _key(self) -> bytes:
+        try:
+            _check_kind(self._key_path)
+            text = self._key_path.read_bytes()
+            came = "" if _KEY.fullmatch(text) else "something else"
+        except OSError as error:
+            text, came = b"", error.strerror or "none"
+        if came:
             raise Refusal(
-                f"the lines of {path} as they were written",
-                f"line {number} with a seal that does not fit it and the lines before",
-                "Restore the file; never charge a damaged ledger as if it were whole.",
+                f"the ledger's key at {self._key_path}",
+                came,
+                "Put it back beside the ledger. Without it nobody can tell whether the data are the ledger's: start a "
+                "new ledger and add up what both runs cost; what this one cost can still be read.",
             )
-        parts.append(json.loads(text))
-    header, *rest = parts
-    if header["ledger"] != _SCHEMA:
-        raise Refusal(f"a ledger of schema {_SCHEMA}", header["ledger"], "Use the version of dpzo that wrote it.")
-    steps, charged, weights = [], 0, {header["weights"]: 0}
-    for part in rest:
-        if "charge" in part:
-            charged = part["charge"] + 1
-        elif "checkpoint" in part:
-            weights[part["weights"]] = part["checkpoint"]
-        else:
-            scalars = tuple(map(float.fromhex, part["scalars"]))
-            steps.append(Step(part["release"], part["stage"], int(part["seed"], 16), scalars, part.get("mask", "")))
-    return Account(header, steps, charged, weights, seal)
-
-
-def _sealed(before: bytes, text: bytes) -> bytes:
-    return blake2b(before + b" " + text, digest_size=16).hexdigest().encode()
+        return bytes.fromhex(text.decode())
 
 
 def _check_kind(path: Path) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe keeps nothing, and reading one may never end
         raise OSError(errno.EINVAL, "not a file")
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _lock(file: FileIO) -> None:

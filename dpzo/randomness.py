@@ -8,6 +8,7 @@ stored or restored, and no global generator can reach it.
 import os
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Self
 
 import numpy as np
 from scipy.special import ndtri
@@ -17,12 +18,29 @@ from dpzo.types import Entropy, Floats
 
 
 class OsEntropy:
-    """Randomness from the operating system's entropy; holds no state, so there is nothing to leak or replay."""
+    """Randomness from the operating system's entropy; holds no state, so there is nothing to leak or replay.
+
+    It serves the process that made it: a fork in the middle of a run would take each further step a second time, under
+    other noise, and the two together say more than the one that was paid for.
+    """
 
     secret = True
+    _process: int
 
-    def at(self, step: int) -> "OsEntropy":
-        """Return itself: what it gives never comes again."""
+    def __new__(cls, *args: object, **more: object) -> Self:
+        """Note the process, whatever a subclass does when it begins."""
+        made = super().__new__(cls)
+        made._process = os.getpid()
+        return made
+
+    def at(self, step: int) -> Self:
+        """Return itself: what it gives never comes again.
+
+        Raises:
+            Refusal: in a fork of the process that made it, or in another that it was sent to.
+        """
+        if os.getpid() != self._process:
+            raise Refusal("the process that made the streams", "a fork of it", "Make the streams where the run is.")
         return self
 
     def bits(self, count: int) -> int:

@@ -6,7 +6,6 @@ code does. Where a run is not private, the first line says so.
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from typing import Any
 
 from dpzo import accounting
 from dpzo.errors import Refusal
+from dpzo.files import write_whole
 from dpzo.ledger import Account
 from dpzo.mechanisms import PlainSum
 from dpzo.plan import Plan
@@ -220,27 +220,6 @@ def write(made: Statement, folder: str | Path) -> tuple[Path, Path]:
     for path, text in zip(paths, (made.markdown(), made.json()), strict=True):
         write_whole(path, text)
     return paths
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` in one move, so that no reader and no crash sees half of it.
-
-    Raises:
-        Refusal: a place that cannot be written to.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(part, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise Refusal(f"a file that can be written at {path}", error.strerror, "Choose another folder.") from error
 
 
 def _delta_of_noise(plan: Plan, charged: int, epsilon: float) -> float | None:

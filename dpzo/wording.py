@@ -77,7 +77,7 @@ def words_of(made: "Statement") -> dict[str, Any]:
             "who was in a batch, and how many: sums are divided by a public number",
             "losses and derivatives of records and batches, and all else that was measured on the private data",
             "the noise before it was added",
-            "the ledger's file: its hash of the data would confirm a right guess of all of them",
+            "the ledger's files: with its key, its hash of the data would confirm a right guess of all of them",
         ],
     }
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpzo.assets import fetch
-from dpzo.tasks import Example, Split, Task, load_examples
+from dpzo.tasks import Example, Split, Task, load_examples, say_repeated
 
 
 class Data:
@@ -20,6 +20,7 @@ class Data:
             return load_examples(task, split, data_dir=data_dir, packaged=packaged)
 
         self._load = read
+        say_repeated({split: self.read(split) for split in ("train", "test")})
         self.told = f"{self.where} {fingerprint([self.read('train'), self.read('test')])}"
 
     def read(self, split: Split) -> Sequence[Example]:

@@ -23,9 +23,11 @@ from scipy.stats import t as student
 from transformers.utils.logging import disable_progress_bar
 
 from dpzo import Pruning, Refusal
+from dpzo.files import write_whole
 from reproduce.engine import say
 from reproduce.results import Results
 from reproduce.stagewise import Method, Study, grid, named, setting_of
+from synthetic.report import show
 
 DPZERO = Method("DPZero", "dpzero")
 ZOSO = Method("3 stages", "dp-zoso", stages=3)
@@ -121,8 +123,8 @@ def main(
         name = named("dpzopo_ablation", task)
         study = Study(setting_of(size), task, Results(out / f"{name}.jsonl"), data_dir, assets, device)
         text = report(study, chosen)
-        (out / f"{name}.md").write_text(text)
-        print(text)
+        write_whole(out / f"{name}.md", text)
+        show(text)
     except Refusal as refusal:
         say(f"error: {refusal}")
         raise typer.Exit(2) from None

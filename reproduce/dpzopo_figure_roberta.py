@@ -20,11 +20,13 @@ from scipy.stats import t as student
 from transformers.utils.logging import disable_progress_bar
 
 from dpzo import Pruning, Refusal, accounting
+from dpzo.files import write_whole
 from reproduce import reported
 from reproduce.engine import say
 from reproduce.results import Results
 from reproduce.stagewise import Method, Study, grid, named, plan_of, setting_of
 from synthetic import style
+from synthetic.report import show
 
 ROWS = (
     Method("zero-shot", "zero-shot"),
@@ -57,9 +59,9 @@ def main(
         study = Study(setting_of(size), task, Results(out / f"{name}.jsonl"), data_dir, assets, device)
         made = rows(study)
         text = table(made, task) + "\n" + notes(study, made)
-        (out / f"{name}.md").write_text(text)
+        write_whole(out / f"{name}.md", text)
         picture(made, study, str(out / f"{name}.png"))
-        print(text)
+        show(text)
     except Refusal as refusal:
         say(f"error: {refusal}")
         raise typer.Exit(2) from None

@@ -75,13 +75,13 @@ def main(
         print(f"error: {refusal}", file=sys.stderr)
         raise typer.Exit(2) from None
     text = table(rows)
-    print(text)
     told = (
         f"{texts} texts; {probes} probes of {steps} Lanczos steps, ± the standard error over probes; up to {_SMALL:,} "
         "coordinates exact, by the whole Hessian. Each line's time, versions and machine are in effective_rank.jsonl."
     )
     report.write(out / "effective_rank.md", f"{text}\n{told}", "0")
     draw(rows, str(out / "effective_rank.png"))
+    report.show(text)
     print(f"Written: {out}/effective_rank.md, effective_rank.png, effective_rank.jsonl")
 
 

@@ -58,7 +58,7 @@ def show(
     text = f"{about(rows, title)}\n{table(rows, measure)}"
     report.write(out / f"{name}.md", text, ", ".join(map(str, rows[0]["seeds"])))
     draw(rows, measure, title, str(out / f"{name}.png"))
-    print(text)
+    report.show(text)
     print(f"Written: {out}/{name}.md, {name}.png; every run with its provenance in quadratics.jsonl.", file=sys.stderr)
 
 

@@ -18,12 +18,14 @@ import typer
 from tqdm import tqdm
 
 from dpzo import Refusal
+from dpzo.files import write_whole
 from dpzo.models.load import load
 from dpzo.tasks import get_task
 from reproduce.data import Data
 from reproduce.engine import Bench, cells, say
 from reproduce.recipes import recipe
 from reproduce.results import Results
+from synthetic.report import show
 
 GRIDS = {
     # How long, how far, how much clipped: in the model's own coordinates.
@@ -94,8 +96,8 @@ def main(
             f"{base.zo_eps:g}. Validation set only, best loss first. Made by "
             f"`python reproduce/study.py --grid {grid}`.\n\n"
         )
-        (out / f"study_{grid}.md").write_text(text + "\n".join(table) + "\n")
-        print("\n".join(table))
+        write_whole(out / f"study_{grid}.md", text + "\n".join(table) + "\n")
+        show("\n".join(table))
     except Refusal as refusal:
         say(f"error: {refusal}")
         raise typer.Exit(2) from None

@@ -56,7 +56,7 @@ def main(
         raise typer.Exit(2) from None
     text = f"{table(rows)}\n{under_pl(rows)}"
     report.write(out / "table1.md", text, ", ".join(map(str, rows[0]["seeds"])))
-    print(text)
+    report.show(text)
     print(f"Written: {out}/table1.md", file=sys.stderr)
 
 

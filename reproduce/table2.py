@@ -21,7 +21,8 @@ from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from dpzo import Refusal
-from dpzo.models.load import PACKAGED, load
+from dpzo.files import write_whole
+from dpzo.models.load import PACKAGED, is_hub_id, load
 from dpzo.tasks import Split, Task, get_task
 from reproduce import reported
 from reproduce.data import Data
@@ -29,6 +30,7 @@ from reproduce.engine import METHODS, Bench, Cell, cells, say
 from reproduce.present import entries, markdown, notes, picture, table_csv
 from reproduce.recipes import Recipe, recipe
 from reproduce.results import Results, set_aside
+from synthetic.report import show
 
 PAPER_NEEDS = """\
 The paper's size trains RoBERTa-large (355M parameters) for 10,000 steps in each of 45 runs a task
@@ -128,7 +130,7 @@ def _run(
     left = [cell for cell in everything if results.get(asdict(cell)) is None]
     if left:
         say(f"{len(everything) - len(left)} of {len(everything)} runs are finished; {len(left)} to go.")
-        if chosen.model not in PACKAGED and not Path(chosen.model).is_dir():
+        if chosen.model not in PACKAGED and is_hub_id(chosen.model):
             say(f"Asking the Hugging Face hub for {chosen.model}; without a network it gives up in half a minute.")
         loaded = load(chosen.model, device=device, assets_dir=assets)
         total = sum(chosen.steps for cell in left if cell.method in ("mezo", "dpzero"))
@@ -165,12 +167,12 @@ def _show(everything: Sequence[Cell], results: Results, chosen: Recipe, out: Pat
     made = entries(everything, results)
     table = markdown(made, titles, chosen.model, paper) + "\n" + notes(made, chosen)
     try:
-        (out / "table2.md").write_text(table)
-        (out / "table2.csv").write_text(table_csv(made, paper))
+        write_whole(out / "table2.md", table)
+        write_whole(out / "table2.csv", table_csv(made, paper))
         picture(made, titles, chosen.model, str(out / "table2.png"))
     except OSError as error:
         raise Refusal(f"room for the table in {out}", error.strerror, "Free some space and run it again.") from error
-    print(table)
+    show(table)
     say(f"Written: {out}/table2.md, table2.csv, table2.png; every run with its provenance in table2.jsonl.")
 
 

@@ -197,8 +197,8 @@ def main(
         "a mean above its bound by more than chance (one in a million). A bound on the squared gradient that is above "
         "L^2, or on the gap above that at x_0, says nothing and is not run."
     )
-    print(summary(rows, runs))
     report.write(out / "bounds.md", f"{text}\n{told}", str(seed))
+    report.show(summary(rows, runs))
     print(f"Written: {out}/bounds.md")
 
 

@@ -143,7 +143,6 @@ def main(
         found = measure(on, RATIOS, marks, runs, bar=True)
     text = f"{table(on, found, marks)}\n{when(found)}\n"
     draw(on, found, marks, str(out / "clipping.png"))
-    print(text)
     free = found[:, -1, -1] / on.exact()[-1]
     told = (
         f"d = {d:,}, effective rank {rank}, n = {n:,}, T = {steps:,}, {runs} runs, step size {on.alpha:.3g}; s is the "
@@ -152,6 +151,7 @@ def main(
         "felt is sigma over the gain, had sigma grown with C as a private run's does."
     )
     report.write(out / "clipping.md", f"{text}\n{told}", f"0 to {runs - 1}, and 0 for the records")
+    report.show(text)
     print(f"Written: {out}/clipping.md, clipping.png")
 
 

@@ -73,12 +73,12 @@ def main(
     save(found, out / f"{name}.csv")
     draw(case, found, str(out / f"{name}.png"))
     text = f"{case.title}; step size {alpha:.4g}; {case.note}.\n\n{table(found)}"
-    print(text)
     told = (
         f"n = {n:,}, (epsilon, delta) = ({epsilon:g}, {delta:g}), T = {steps:,}, {runs} runs, directions: {direction}. "
         + " ".join(f"{method}: {one.ending}." for method, one in found.items() if one.ending)
     )
     report.write(out / f"{name}.md", f"{text}\n{told}", f"0 to {runs - 1}, and 0 for the problem")
+    report.show(text)
     print(f"Written: {out}/{name}.md, {name}.png, {name}.csv")
 
 
@@ -138,7 +138,7 @@ def table(found: dict[str, Measured]) -> str:
 
 def save(found: dict[str, Measured], path: Path) -> None:
     """Every step of both methods, as CSV."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["method", "step", "mean of runs", "standard error", "theory"])
         for method, (heights, _, line, _) in found.items():

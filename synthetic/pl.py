@@ -126,9 +126,9 @@ def main(
             ]
         )
     text = report.table(["d", "r", "T", "F(x_0) - F*", "mean of F(x_T) - F*", "bound", "bound / mean"], rows)
-    print(text)
     told = f"n = {n:,}, (epsilon, delta) = (2, 1e-6), mu = {WAVE_PL}, l = 1, {runs} runs; ± half of a 95 % interval."
     report.write(out / "pl.md", f"{text}\n{told}", str(seed))
+    report.show(text)
     print(f"Written: {out}/pl.md")
 
 

@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from dpzo.files import write_whole
 from synthetic.provenance import provenance
 
 
@@ -14,19 +15,28 @@ def write(path: Path, text: str, seeds: str) -> None:
     name = sys.modules["__main__"].__spec__.name if getattr(sys.modules["__main__"], "__spec__", None) else None
     command = ["python", *(["-m", name] if name else [_relative(sys.argv[0])]), *sys.argv[1:]]
     told = (
-        f"Made by `{shlex.join(command)}`; seeds: {seeds}; commit {made['commit']}; "
+        f"Made by `{_whole(shlex.join(command))}`; seeds: {seeds}; commit {made['commit']}; "
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, {machine['system']}; "
         + ", ".join(f"{package} {versions[package]}" for package in ("python", "numpy", "scipy", "torch", "dpzo"))
         + "."
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text.rstrip()}\n\n{told}\n", encoding="utf-8")
+    write_whole(path, f"{text.rstrip()}\n\n{told}\n")
+
+
+def show(text: str) -> None:
+    """Print ``text``, with a question mark for what the terminal's encoding has not."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
     """Markdown; all columns but the first are flushed right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")  # an option that was no text in the locale's encoding
 
 
 def _relative(path: str) -> str:

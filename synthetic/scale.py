@@ -68,7 +68,7 @@ def main(
         ]
         results = Results(out / "scale.jsonl")
         found = run(rows, min(simulated, largest), seeds, n, epsilon, delta, results)
-    with open(out / "scale.csv", "w", newline="") as file:
+    with open(out / "scale.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("method", "rank", "d", "gradient norm over that at x_0", "alpha", "T", "of runs, by seed"))
         writer.writerows((*row, " ".join(f"{v:.6g}" for v in np.sqrt(found.get(row[:3], [])))) for row in rows)
@@ -83,7 +83,7 @@ def main(
     report.write(
         out / "scale.md", "\n".join(parts), f"1000 k to 1000 k + {seeds - 1} for d = 10^k" if found else "none"
     )
-    print("\n".join(parts))
+    report.show("\n".join(parts))
     print(f"Written: {out}/scale.md, scale.png, scale.csv, scale.jsonl")
 
 

@@ -1,5 +1,6 @@
 """Small runs whose ledgers are written, torn, damaged and gone on with."""
 
+import os
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -63,26 +64,36 @@ def killed_at(path, passes, given=streams, plan=PLAN):
         list(run(plan, Counted(passes), DATA, given(), ledger=ledger))
 
 
+def key_of(path):
+    return path.with_name(f"{path.name}.key")
+
+
 @cache
 def contents():
-    """Ledgers of one run by what they end with, after three steps; and the checkpoint's weights."""
+    """Ledgers of one run by what they end with, after three steps; their key, and the checkpoint's weights."""
     made = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.ledger"
         model = Counted()
         with Ledger(path) as ledger:
             steps = run(PLAN, model, DATA, streams(), ledger=ledger)
-            made["header"] = path.read_bytes()
+            made["header"], made["key"] = path.read_bytes(), key_of(path).read_bytes()
             taken = [next(steps) for _ in range(3)]
             made["release"] = path.read_bytes()
             ledger.checkpoint(model.params, taken[-1])
             made["checkpoint"], made["weights"] = path.read_bytes(), model.params.snapshot()
             list(steps)
             made["finished"] = path.read_bytes()
-        path.unlink()
+        path.write_bytes(made["header"])
         killed_at(path, 6)
         made["charge"] = path.read_bytes()
     return made
+
+
+def put(path, content):
+    """Write ``content``, which comes from ``contents``, with its key."""
+    path.write_bytes(content)
+    key_of(path).write_bytes(contents()["key"])
 
 
 def refused(path, match, plan=PLAN, m=None, data=DATA, given=streams, **options):
@@ -94,3 +105,22 @@ def refused(path, match, plan=PLAN, m=None, data=DATA, given=streams, **options)
     assert path.read_bytes() == before
     assert m.calls == 0
     assert all(torch.equal(m.params[name], weights[name]) for name in weights)
+
+
+def in_a_fork(what):
+    """Whether ``what`` is refused in a child process, and with which words."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            what()
+            os.write(writing, b"done")
+        except Refusal as refusal:
+            os.write(writing, str(refusal).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return said

@@ -13,7 +13,14 @@ EXPERIMENTS = sorted((ROOT.parent / "synthetic").glob("*.py"))
 HIGH = {"algorithms", "train", "transcript", "models", "tasks", "assets", "cli", "integrations", "audit", "report"}
 BASE = {"errors", "types", "parameters", "kernels", "memory"}
 MAY_IMPORT = dict.fromkeys(("directions", "mechanisms", "sampling", "stages", "theory", "parameters", "types"), BASE)
-MAY_IMPORT |= {"kernels": {"kernels"}, "errors": set(), "memory": {"errors"}, "randomness": BASE, "noise": BASE}
+MAY_IMPORT |= {
+    "kernels": {"kernels", "errors", "files"},
+    "files": {"errors"},
+    "errors": set(),
+    "memory": {"errors"},
+    "randomness": BASE,
+    "noise": BASE,
+}
 MAY_IMPORT |= {"sampling": BASE | {"sampling"}, "theory": BASE | {"theory", "stages"}, "mechanisms": BASE | {"noise"}}
 MAY_NOT_IMPORT = {
     "masks": HIGH | {"plan", "walk"},
@@ -118,6 +125,37 @@ def test_nothing_is_pickled(path):
     pickles = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     assert not {name.split(".")[0] for name in imported(path)} & pickles
     assert not calls(path) & {"torch.load", "torch.save", "np.load", "pandas.read_pickle"}
+
+
+def calls_of(path, name):
+    """The calls of any ``something.name(...)`` or ``name(...)`` in a file, each with its constant keywords."""
+    for part in ast.walk(tree(path)):
+        if isinstance(part, ast.Call) and ast.unparse(part.func).split(".")[-1] == name:
+            yield part, {word.arg: getattr(word.value, "value", None) for word in part.keywords}
+
+
+PROGRAMS = [*FILES, *EXPERIMENTS, *sorted((ROOT.parent / "reproduce").glob("*.py"))]
+BY_PROGRAM = pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: str(p.relative_to(ROOT.parent)))
+
+
+@BY_PROGRAM
+def test_no_code_comes_with_weights(path):
+    for call, said in calls_of(path, "from_pretrained"):
+        assert said.get("trust_remote_code", None) is False, ast.unparse(call)
+
+
+@BY_PROGRAM
+def test_texts_are_utf_8_in_every_locale(path):
+    """Kills: a table that fails to be written, in a locale of another encoding, after all the runs it is made of."""
+    for name, place in (("read_text", 0), ("write_text", 1), ("open", 3)):
+        for call, said in calls_of(path, name):
+            modes = [part.value for part in call.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            binary = ast.unparse(call.func) in ("os.open", "archive.open") or any("b" in mode for mode in modes)
+            if (name == "open" and binary) or (name == "read_text" and isinstance(call.func, ast.Name)):
+                continue
+            positional = call.args[place] if len(call.args) > place else None
+            encoding = said.get("encoding", getattr(positional, "value", None))
+            assert encoding in ("utf-8", "ascii"), ast.unparse(call)
 
 
 def test_the_public_names():

@@ -11,11 +11,12 @@ import pytest
 
 from dpzo import Ledger, Streams, run
 from dpzo import ledger as ledger_room
-from dpzo.fingerprint import fingerprint
+from dpzo.account import SCHEMA
+from dpzo.fingerprint import fingerprint, keyed
 from dpzo.ledger import read
 from dpzo.randomness import OsEntropy, SeededEntropy
 from dpzo.sampling import FullBatch
-from tests.ledgers import DATA, PLAN, Counted, T, killed_at, streams
+from tests.ledgers import DATA, PLAN, Counted, T, key_of, killed_at, streams
 
 FULL = replace(PLAN, sampler=FullBatch())  # accounted in closed form
 
@@ -88,7 +89,7 @@ def test_a_new_ledger_and_its_folder_are_synced_before_anything_else(path, monke
     with Ledger(path) as ledger:
         assert synced == [path.parent.stat().st_ino]
         run(PLAN, Counted(), DATA, streams(), ledger=ledger)
-        assert synced[1:] == [path.stat().st_ino]
+        assert synced[1:] == [key_of(path).stat().st_ino, path.parent.stat().st_ino, path.stat().st_ino]
         assert len(path.read_bytes().splitlines()) == 1
 
 
@@ -146,12 +147,12 @@ def test_the_header_says_what_the_run_is(path):
         run(PLAN, Counted(), DATA, Streams.secure(1), ledger=ledger)
     account = read(path)
     assert account.header == {
-        "ledger": ledger_room._SCHEMA,
+        "ledger": SCHEMA,
         "plan": PLAN.describe(),
         "public_seed": 1,
         "private": True,
         "weights": fingerprint(Counted().params),
-        "data": "sst2, first 10",
+        "data": keyed("sst2, first 10", bytes.fromhex(key_of(path).read_text())),
     }
 
 

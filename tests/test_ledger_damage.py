@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dpzo import Ledger, Refusal, Relation, Streams, run
-from dpzo.ledger import _sealed, read
-from tests.ledgers import DATA, PLAN, Counted, T, contents, goes_on, refused, streams
+from dpzo.account import sealed
+from dpzo.ledger import read
+from tests.ledgers import DATA, PLAN, Counted, T, contents, goes_on, put, refused, streams
 
 ANOTHER = replace(PLAN, relation=Relation.ZERO_OUT)
 
@@ -21,7 +22,7 @@ def path(tmp_path):
 
 
 def damaged(path, content):
-    path.write_bytes(content)
+    put(path, content)
     with pytest.raises(Refusal, match="seal"):
         read(path)
     refused(path, "seal")
@@ -33,15 +34,15 @@ def test_a_flipped_bit_anywhere(path):
     path.write_bytes(whole)
     with open(path, "r+b", buffering=0) as file:
 
-        def put(position, byte):
+        def flip(position, byte):
             file.seek(position)
             file.write(bytes([byte]))
 
         for position, byte in enumerate(whole[:-1]):
-            put(position, byte ^ 1 << position % 8)
+            flip(position, byte ^ 1 << position % 8)
             with pytest.raises(Refusal, match="seal"):
                 read(path)
-            put(position, byte)
+            flip(position, byte)
     assert path.read_bytes() == whole
 
 
@@ -68,6 +69,7 @@ def test_lines_taken_out_of_the_middle_doubled_or_exchanged(path):
 
 
 def test_lines_of_another_ledger(path, tmp_path):
+    put(tmp_path / "other", contents()["header"])  # of the same run, key and all
     with Ledger(tmp_path / "other") as ledger:
         list(run(PLAN, Counted(), DATA, Streams.not_private(1, 3), ledger=ledger))
     ours, theirs = contents()["finished"].splitlines(True), (tmp_path / "other").read_bytes().splitlines(True)
@@ -79,7 +81,7 @@ def test_lines_of_another_ledger(path, tmp_path):
 
 def test_a_ledger_of_a_later_version(path):
     text = json.dumps({"ledger": 99, "what": "unknown"}).encode()
-    path.write_bytes(_sealed(b"", text) + b" " + text + b"\n")
+    path.write_bytes(sealed(b"", text) + b" " + text + b"\n")
     refused(path, "schema")
     with pytest.raises(Refusal, match="schema"):
         read(path)
@@ -87,7 +89,7 @@ def test_a_ledger_of_a_later_version(path):
 
 @pytest.mark.parametrize("content", [b"my notes", b"my notes\n", b"\0" * 9, b"a\nb\n", b"\n", b"0" * 33])
 def test_a_file_that_is_no_ledger_is_left_alone(path, content):
-    path.write_bytes(content)
+    put(path, content)
     refused(path, "no file|seal")
     with pytest.raises(Refusal):
         read(path)
@@ -100,10 +102,10 @@ def test_a_file_that_is_no_ledger_is_left_alone(path, content):
 def test_a_line_torn_anywhere_counts_as_one_more_step_and_is_mended(path, end):
     """Kills: a torn charge that is free; an error for ever after; a count that grows at each opening."""
     *before, last = contents()[end].splitlines(keepends=True)
-    path.write_bytes(b"".join(before))
+    put(path, b"".join(before))
     whole = read(path)
     for kept in range(1, len(last)):
-        path.write_bytes(b"".join(before) + last[:kept])
+        put(path, b"".join(before) + last[:kept])
         counted = read(path)
         assert counted.charged == whole.charged + 1
         assert counted.steps == whole.steps
@@ -123,9 +125,9 @@ def test_a_line_torn_anywhere_counts_as_one_more_step_and_is_mended(path, end):
 @example("release", b"\0" * 4096)
 def test_any_bytes_after_the_last_line_are_a_torn_one(tmp_path_factory, end, torn):
     path = tmp_path_factory.getbasetemp() / "torn.ledger"
-    path.write_bytes(contents()[end])
+    put(path, contents()[end])
     charged = read(path).charged + 1
-    path.write_bytes(contents()[end] + torn)
+    put(path, contents()[end] + torn)
     assert read(path).charged == charged
     with Ledger(path) as ledger:
         ledger.begin(PLAN, Counted().params, streams(), DATA)
@@ -136,7 +138,7 @@ def test_any_bytes_after_the_last_line_are_a_torn_one(tmp_path_factory, end, tor
 
 def test_a_torn_line_after_the_last_step_costs_nothing_more(path):
     *before, last = contents()["finished"].splitlines(keepends=True)
-    path.write_bytes(b"".join(before) + last[:-1])
+    put(path, b"".join(before) + last[:-1])
     assert read(path).charged == T
     assert [step.index for step in goes_on(path)] == list(range(T - 1))
     assert read(path).charged == T
@@ -144,14 +146,14 @@ def test_a_torn_line_after_the_last_step_costs_nothing_more(path):
 
 
 def test_a_torn_line_of_a_refused_run_stays_as_it_is(path):
-    path.write_bytes(contents()["release"] + b"torn")
+    put(path, contents()["release"] + b"torn")
     refused(path, "the plan of the run", ANOTHER)
 
 
 def test_a_torn_first_line_is_a_new_run(path):
     header = contents()["header"]
     for kept in [*range(40), *range(40, len(header), 9), len(header) - 1]:
-        path.write_bytes(header[:kept])
+        put(path, header[:kept])
         with pytest.raises(Refusal, match="had not begun"):
             read(path)
         with Ledger(path) as ledger:

@@ -11,7 +11,7 @@ from dpzo.ledger import read
 from dpzo.mechanisms import GaussianMechanism
 from dpzo.parameters import Parameters
 from dpzo.sampling import PoissonSampler
-from tests.ledgers import DATA, DPGD, PLAN, STAGES, Counted, T, contents, goes_on, refused, streams
+from tests.ledgers import DATA, DPGD, PLAN, STAGES, Counted, T, contents, goes_on, in_a_fork, put, refused, streams
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="a thing of POSIX systems")
 
@@ -37,7 +37,7 @@ PLANS = {
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("end", ["header", "charge", "finished"])
 def test_a_ledger_of_another_plan(path, plan, end):
-    path.write_bytes(contents()[end])
+    put(path, contents()[end])
     refused(path, "the plan of the run", plan, data=ByUser(DATA) if plan.unit == "user" else DATA)
 
 
@@ -84,7 +84,7 @@ def with_weights(tensor):
     ids=["one bit", "another type", "another order", "weights", "model", "precision", "public seed", "streams"],
 )
 def test_a_ledger_of_another_run(path, end, match, changes):
-    path.write_bytes(contents()[end])
+    put(path, contents()[end])
     refused(path, match, **changes())
 
 
@@ -138,15 +138,15 @@ def test_a_ledger_shorter_than_the_weights(path):
     later = Counted()
     later.params.restore(contents()["weights"])
     for end in ("header", "release"):
-        path.write_bytes(contents()[end])
+        put(path, contents()[end])
         refused(path, "older than the weights", m=later)
-    path.write_bytes(contents()["checkpoint"])
+    put(path, contents()["checkpoint"])
     with Ledger(path) as ledger:
         assert [step.index for step in run(PLAN, later, DATA, streams(), ledger=ledger)] == list(range(3, T))
 
 
 def test_a_refused_plan_or_budget_leaves_the_ledger_alone(path):
-    path.write_bytes(contents()["release"])
+    put(path, contents()["release"])
     refused(path, "10 records", data=DATA[:9])
     before = path.read_bytes()
     with Ledger(path) as ledger, pytest.raises(Refusal):
@@ -155,25 +155,6 @@ def test_a_refused_plan_or_budget_leaves_the_ledger_alone(path):
 
 
 # Two at once
-
-
-def in_a_fork(what):
-    """Whether ``what`` is refused in a child process, and with which words."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            what()
-            os.write(writing, b"done")
-        except Refusal as refusal:
-            os.write(writing, str(refusal).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        said = answer.read()
-    os.waitpid(child, 0)
-    return said
 
 
 @POSIX

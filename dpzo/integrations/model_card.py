@@ -8,7 +8,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from dpzo.errors import Refusal
-from dpzo.report import Statement, write_whole
+from dpzo.files import write_whole
+from dpzo.report import Statement
 
 BEGIN, END = "<!-- dpzo privacy statement: begin -->", "<!-- dpzo privacy statement: end -->"
 TAGS = ("differential-privacy", "dpzo", "zeroth-order")

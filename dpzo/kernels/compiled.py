@@ -1,14 +1,14 @@
 """A C file as a loaded library, compiled once and kept in the user's cache.
 
-It is loaded only if no other user could have put it there. Where there is no compiler, no cache or another kind of
-system, there is no library, and the caller does without.
+It is loaded only if no other user could have put it there, and what is loaded is the very file that was looked at, not
+whatever its name leads to by then. Where there is no compiler, no cache or another kind of system, there is no library,
+and the caller does without.
 """
 
 import ctypes
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import tempfile
 from hashlib import sha256
@@ -16,8 +16,12 @@ from pathlib import Path
 
 import platformdirs
 
+from dpzo.errors import Refusal
+from dpzo.files import open_ours
+
 _FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
 _PATIENCE = 20.0  # seconds; a compiler takes a fifth of one
+_DESCRIPTORS = Path("/proc/self/fd")  # files by the descriptors that this process has open, on Linux
 
 
 def library(source: Path) -> ctypes.CDLL | None:
@@ -28,8 +32,8 @@ def library(source: Path) -> ctypes.CDLL | None:
         built = _path(source)
         if not built.exists():
             _build(source, built)
-        return ctypes.CDLL(str(built)) if _is_ours(built) else None
-    except (OSError, subprocess.SubprocessError):
+        return _load(built)
+    except (OSError, subprocess.SubprocessError, Refusal):
         return None
 
 
@@ -46,6 +50,7 @@ def _build(source: Path, built: Path) -> None:
     if compiler is None:
         return
     built.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(open_ours(built.parent))
     with tempfile.TemporaryDirectory(dir=built.parent) as work:
         made = Path(work, built.name)
         command = [compiler, *_FLAGS, "-o", str(made), str(source)]
@@ -57,13 +62,19 @@ def _build(source: Path, built: Path) -> None:
         made.replace(built)
 
 
-def _is_ours(built: Path) -> bool:
-    """Whether no other user, root apart, can have written the library or can change what its path leads to."""
-    for path in (built, built.parent):
-        about = path.lstat()
-        kind = stat.S_ISREG if path == built else stat.S_ISDIR
-        if not kind(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
-            return False
-    # A folder further up that all may write leads where they like, unless its sticky bit keeps its entries theirs.
-    above = (path.stat().st_mode for path in built.parent.parents)
-    return all(not mode & stat.S_IWOTH or mode & stat.S_ISVTX for mode in above)
+def _load(built: Path) -> ctypes.CDLL:
+    handle = open_ours(built)
+    try:
+        if _DESCRIPTORS.is_dir():
+            loaded = ctypes.CDLL(str(_DESCRIPTORS / str(handle)))
+            # Stays open for good: the loader would take the next file with this number for the same library.
+            handle = -1
+            return loaded
+        with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+            copy = Path(folder, built.name)
+            with open(handle, "rb", closefd=False) as file:
+                copy.write_bytes(file.read())
+            return ctypes.CDLL(str(copy))
+    finally:
+        if handle >= 0:
+            os.close(handle)

@@ -10,6 +10,7 @@ import torch
 
 from dpzo.errors import Refusal
 from dpzo.tasks import Example, Prompt, Task
+from dpzo.tasks.formats import half_character
 from dpzo.types import Indices
 
 
@@ -103,7 +104,16 @@ class Encoder:
         )
 
     def encode(self, examples: Sequence[Example]) -> Records:
-        """Encode every example on its own: no padding, no dependence on the others."""
+        """Encode every example on its own: no padding, no dependence on the others.
+
+        Raises:
+            Refusal: half of a surrogate pair in a text, before any is encoded.
+        """
+        if bad := [number for number, e in enumerate(examples) if any(map(half_character, e.texts))]:
+            shown = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20:,} more" if len(bad) > 20 else "")
+            raise Refusal(
+                "texts of whole characters", f"half of a surrogate pair in those numbered {shown} from 0", "Mend them."
+            )
         encoded = [self._encode(example) for example in examples]
         return Records(
             tuple(np.array(ids, dtype=np.int64) for ids, _ in encoded),

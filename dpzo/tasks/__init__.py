@@ -3,7 +3,7 @@
 from dpzo.tasks.catalogue import TASKS, get_task
 from dpzo.tasks.kshot import k_shot, subsample
 from dpzo.tasks.prompt import Example, Piece, Prompt
-from dpzo.tasks.sources import Source, find_source, load_examples
+from dpzo.tasks.sources import Source, find_source, load_examples, say_repeated
 from dpzo.tasks.splits import Split
 from dpzo.tasks.task import Task
 
@@ -19,5 +19,6 @@ __all__ = [
     "get_task",
     "k_shot",
     "load_examples",
+    "say_repeated",
     "subsample",
 ]

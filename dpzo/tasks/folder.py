@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dpzo.errors import Refusal
 from dpzo.tasks.formats import LABEL_COLUMNS, Format, LabelFirst, Parallel, Table, to_examples
-from dpzo.tasks.lines import column_names
+from dpzo.tasks.lines import Faults, column_names
 from dpzo.tasks.prompt import Example
-from dpzo.tasks.splits import Split, complete, cut_in_three
+from dpzo.tasks.splits import Split, complete, cut_a_tenth, cut_in_three
 from dpzo.tasks.task import Task
 
 
@@ -85,12 +85,14 @@ class FolderSource:
     split: Split
     files: Mapping[Split, Path]
     layout: Layout
+    cut_test: bool = False
+    allow_absent: bool = False
 
     def __str__(self) -> str:
         # Folder and file only: a report is no place for the rest of somebody's path.
         path = self.files.get(self.split, self.files["train"])
         name = f"{path.parent.name}/{path.name}"
-        if self._uncut:
+        if self._uncut or (self._cut and path == self.files["train"]):
             return f"{self.split} part of {name}"
         if self.split == "test" or "validation" in self.files:
             return name
@@ -102,32 +104,43 @@ class FolderSource:
     def _uncut(self) -> bool:
         return self.files.get("test") == self.files["train"]
 
+    @property
+    def _cut(self) -> bool:
+        return self.cut_test and "test" not in self.files
+
     def read(self) -> tuple[Example, ...]:
         """The examples, as a rule in the file's order; a Refusal names the file and line of bad input.
 
-        A training file that lacks a label is refused: it is another task's.
+        A training file that lacks a label is refused, unless ``allow_absent``: it is another task's.
         """
         path = self.files.get(self.split, self.files["train"])
-        codes = self.layout.codes(self.task)
-        examples = to_examples(self.layout.format.rows(path), path, codes, self.task.unlabelled)
+        codes, faults = self.layout.codes(self.task), Faults(path)
+        examples = to_examples(self.layout.format.rows(path, faults), faults, codes, self.task.unlabelled)
         absent = set(range(len(self.task.labels))) - {example.label for example in examples}
-        if absent and path == self.files["train"]:
+        if absent and path == self.files["train"] and not self.allow_absent:
             raise Refusal(
                 f"training rows of every label of {self.task.title}",
                 f"{path}: none of {', '.join(self.task.labels[i] for i in sorted(absent))}",
-                "Is this another task's file?",
+                "Is this another task's file? If the rows are simply rare: allow_absent=True.",
             )
         if self._uncut:
             return cut_in_three(examples, str(path))[self.split]
+        if self._cut and path == self.files["train"]:
+            return cut_a_tenth(examples, str(path))[self.split]
         return complete(self.split, "validation" in self.files, examples, str(path))
 
 
-def find_in_folder(task: Task, split: Split, folder: Path) -> FolderSource:
+def find_in_folder(
+    task: Task, split: Split, folder: Path, *, cut_test: bool = False, allow_absent: bool = False
+) -> FolderSource:
     """The task's split among the files of a folder, or of the folders directly in it.
 
     Looked for in this order: tables named train, dev, test and the like in the folder itself, the known layouts
     there, and the same one level down, where tables count only in a folder named after the task ("SST-2",
     "rte_glue"): a bare ``train.tsv`` says nothing of whose it is.
+
+    Without a test file the training rows are cut, if ``cut_test`` says so: then ask so for every split. A training
+    file may lack a label, if ``allow_absent`` says so.
 
     Raises a Refusal if nothing or more than one thing is found, or if the split is missing.
     """
@@ -147,13 +160,13 @@ def find_in_folder(task: Task, split: Split, folder: Path) -> FolderSource:
     rivals = [str(other["train"]) for other, same in found if same == layout]
     if len(rivals) > 1:
         raise Refusal(f"one folder of {task.title}", ", ".join(rivals), "Name the folder that is meant.")
-    if split == "test" and split not in files:
+    if split == "test" and split not in files and not cut_test:
         raise Refusal(
             f"a labelled test or dev file of {task.title}",
             f"only {', '.join(path.name for path in files.values())} in {files['train'].parent}",
-            "Add test.csv, .tsv or .jsonl.",
+            "Add test.csv, .tsv or .jsonl, or ask for a part of the training file as one (cut_test=True).",
         )
-    return FolderSource(task, split, files, layout)
+    return FolderSource(task, split, files, layout, cut_test, allow_absent)
 
 
 def _named_after(task: Task, folder: Path) -> bool:

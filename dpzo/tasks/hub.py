@@ -1,11 +1,14 @@
 """The tasks' data sets on the Hugging Face hub, read through ``datasets``; parquet or JSON, never a script."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dpzo.errors import Refusal
+from dpzo.errors import Refusal, content
+from dpzo.tasks.lines import named
+from dpzo.tasks.packaged import packaged_data
 from dpzo.tasks.prompt import Example
 from dpzo.tasks.splits import Split, complete
 from dpzo.tasks.task import Task
@@ -127,15 +130,20 @@ class HubSource:
 
         there = self.repository
         try:
-            return datasets.load_dataset(there.path, there.config, split=split, revision=there.revision)
+            with _silent():
+                # No `trust_remote_code`: since its fourth version the library runs no code of a data set.
+                return datasets.load_dataset(there.path, there.config, split=split, revision=there.revision)
         # No network, offline mode, a missing cache, a removed repository and a changed one are all of these.
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise Refusal(
-                f"{there.path} on the Hugging Face hub, or in its local cache",
-                f"{type(error).__name__}: {first_line}",
-                f"Go online, or give --data-dir with files of {self.task.title}, or use the packaged default task mr.",
-            ) from error
+            told = str(error).strip().partition("\n")[0]
+            # A parser's message quotes the row that it could not read.
+            absent = OSError, datasets.exceptions.DatasetNotFoundError, datasets.exceptions.DataFilesNotFoundError
+            came = type(error).__name__ + (f": {told}" if isinstance(error, absent) else content(told))
+        raise Refusal(
+            f"{there.path} on the Hugging Face hub, or in its local cache",
+            came,
+            f"Go online, or give --data-dir with files of {self.task.title}, or use {packaged_data(self.task)}.",
+        )
 
     def _examples(self, rows: Any) -> Iterator[Example]:
         there = self.repository
@@ -143,28 +151,43 @@ class HubSource:
         if missing:
             raise Refusal(
                 f"columns {', '.join((*there.texts, there.label))} in {there.path}",
-                ", ".join(rows.column_names),
+                named(tuple(rows.column_names), (*there.texts, there.label)),
                 "The data set is not the one known here: give --data-dir.",
             )
         names = getattr(rows.features[there.label], "names", None)
         if names is not None and tuple(names) != (there.names or there.labels):
             raise Refusal(
                 f"labels {', '.join(there.names or there.labels)} in {there.path}",
-                ", ".join(names),
+                f"{len(names)} others{content(', '.join(names))}",
                 "The data set is not the one known here: give --data-dir.",
             )
         columns = [rows[column] for column in (there.label, *there.texts)]
         for label, *texts in zip(*columns, strict=True):
+            if not all(isinstance(text, str | None) for text in texts):
+                raise Refusal(f"texts in {there.path}", "something else", "The data set is not the one known here.")
             stripped = tuple((text or "").strip() for text in texts)
             if label == -1 or not all(stripped):
                 continue
             if label not in range(len(there.labels)):
                 raise Refusal(
                     f"labels 0..{len(there.labels) - 1} in {there.path}",
-                    repr(label),
+                    f"another{content(label)}",
                     "The data set is not the one known here: give --data-dir.",
                 )
             yield Example(stripped, self.task.labels.index(there.labels[label]))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    # The library logs what it cannot parse, rows and all.
+    from datasets.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def find_on_hub(task: Task, split: Split, local_copy: Path | None = None) -> HubSource:

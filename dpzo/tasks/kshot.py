@@ -36,9 +36,9 @@ def k_shot(examples: Sequence[Example], k: int | None, n_labels: int, seed: int)
     """
     if k is not None and k < 1:
         raise Refusal("k >= 1, or None for all records", k, "The paper uses k = 512.")
-    strange = {example.label for example in examples} - set(range(n_labels))
-    if strange:
-        raise Refusal(f"labels 0..{n_labels - 1}", sorted(strange), "Give the task's own number of labels.")
+    if strange := sum(example.label not in range(n_labels) for example in examples):
+        came = f"another for {strange:,} of {len(examples):,} records"
+        raise Refusal(f"labels 0..{n_labels - 1}", came, "Give the task's own number of labels.")
     seen: Counter[int] = Counter()
     chosen = []
     for i in seeded_order(len(examples), seed):

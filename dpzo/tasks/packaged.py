@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dpzo.errors import Refusal
 from dpzo.tasks.formats import Row, to_examples
-from dpzo.tasks.lines import column_names, read_table
+from dpzo.tasks.lines import Faults, column_names, named, read_table
 from dpzo.tasks.prompt import Example
 from dpzo.tasks.splits import Split, cut_in_three
 from dpzo.tasks.task import Task
@@ -35,14 +35,19 @@ class PackagedSource:
         if not set(_COLUMNS) <= set(names):
             raise Refusal(
                 f"columns {', '.join(_COLUMNS)}",
-                f"{self.path} line 1: {', '.join(names)}",
+                f"{self.path} line 1: {named(names, _COLUMNS)}",
                 "Fetch the packaged data again.",
             )
-        rows = (
-            Row(line, (row["text"],), row["label"]) for line, row in read_table(self.path) if row["source"] == _KEPT
-        )
-        examples = to_examples(rows, self.path, self.task.codes, self.task.unlabelled)
+        faults = Faults(self.path)
+        table = read_table(self.path, faults)
+        rows = (Row(line, (row["text"],), row["label"]) for line, row in table if row["source"] == _KEPT)
+        examples = to_examples(rows, faults, self.task.codes, self.task.unlabelled)
         return cut_in_three(examples, str(self.path))[self.split]
+
+
+def packaged_data(task: Task) -> str:
+    """What of the packaged data there is for somebody who wanted ``task``."""
+    return "its packaged data" if task.name == "mr" else "the packaged default task mr"
 
 
 def find_packaged(task: Task, split: Split, path: Path) -> PackagedSource:

@@ -1,5 +1,6 @@
 """Splits that a source does not have, cut from one that it has: fixed, seeded, the same on every machine."""
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -57,6 +58,32 @@ def cut_in_three(examples: Sequence[Example], where: str) -> Mapping[Split, tupl
     }
 
 
+def cut_a_tenth(examples: Sequence[Example], where: str) -> Mapping[Split, tuple[Example, ...]]:
+    """Train, validation and test out of a training set alone, for who asks.
+
+    In the order of seed 42 the first tenth of every class, one record at least, is the test set, the next tenth the
+    validation set. A Refusal, naming ``where``, if a class would have nothing left.
+    """
+    size = Counter(example.label for example in examples)
+    if few := min((n for n in size.values() if n < 3), default=0):
+        raise Refusal(f"3 rows of every label, to cut {where}", f"a label with {few}", "Add a test file.")
+    parts: dict[Split, list[Example]] = {"test": [], "validation": [], "train": []}
+    seen: Counter[int] = Counter()
+    for i in seeded_order(len(examples), SPLIT_SEED):
+        label, tenth = examples[i].label, max(1, size[examples[i].label] // _SHARE)
+        split: Split = "test" if seen[label] < tenth else "validation" if seen[label] < 2 * tenth else "train"
+        parts[split].append(examples[i])
+        seen[label] += 1
+    told = ", ".join(f"{len(part):,} {split}" for split, part in parts.items())
+    say(f"no test rows: the {len(examples):,} training rows in {where} are cut into {told}")
+    return {split: tuple(part) for split, part in parts.items()}
+
+
+def say(line: str) -> None:
+    """Tell the owner of the data something about it that is a count."""
+    print(f"dpzo: {line}", file=sys.stderr, flush=True)
+
+
 def complete(split: Split, has_validation: bool, examples: Sequence[Example], where: str) -> tuple[Example, ...]:
     """The split of a source that may lack validation rows; these are then carved from the training rows.
 
@@ -65,7 +92,10 @@ def complete(split: Split, has_validation: bool, examples: Sequence[Example], wh
     """
     if split == "test" or has_validation:
         return tuple(examples)
-    part = carve_validation(examples)[split]
+    carved = carve_validation(examples)
+    part, held = carved[split], len(carved["validation"])
+    if held:
+        say(f"no validation rows: {held:,} of the {len(examples):,} training rows in {where} serve as them")
     if not part:
         raise Refusal(
             f"validation rows, or a class of {_LARGE_CLASS} training rows to carve them from",

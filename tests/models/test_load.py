@@ -1,7 +1,10 @@
 """Models by name, and every way in which a name can be no model."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import torch
 import transformers
 
 from dpzo.errors import Refusal
-from dpzo.models.load import load
+from dpzo.models.load import is_hub_id, load
 
 Folder = Callable[[str], Path]
 
@@ -134,3 +137,125 @@ def test_a_broken_folder_is_refused_in_one_line(mine: Path, how: str) -> None:
         load(str(mine))
     assert "\n" not in str(refusal.value)
     assert str(mine) in str(refusal.value)
+
+
+# Code that comes with weights
+
+
+EVIL = """
+from pathlib import Path
+Path({mark!r}).touch()
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+class EvilConfig(PreTrainedConfig):
+    model_type = "evil"
+class EvilModel(PreTrainedModel):
+    config_class = EvilConfig
+class EvilTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+MAPS = {
+    "config": ("config.json", {"AutoConfig": "evil.EvilConfig"}),
+    "masked model": ("config.json", {"AutoModelForMaskedLM": "evil.EvilModel"}),
+    "any model": ("config.json", {"AutoModel": "evil.EvilModel"}),
+    "tokenizer": ("tokenizer_config.json", {"AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"]}),
+}
+
+
+def with_code(folder: Path, file: str, auto_map: dict[str, Any], model_type: str | None) -> Path:
+    """Code in a model's folder, and the entries that lead there; return the mark that it leaves when it runs."""
+    mark = folder.parent / "it ran"
+    (folder / "evil.py").write_text(EVIL.format(mark=str(mark)))
+    raw: dict[str, Any] = json.loads((folder / file).read_text()) | {"auto_map": auto_map}
+    if model_type is not None and file == "config.json":
+        raw["model_type"] = model_type
+    (folder / file).write_text(json.dumps(raw))
+    return mark
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("model_type", [None, "evil"], ids=["known type", "unknown type"])
+def test_code_in_a_folder_is_never_run_even_when_the_terminal_says_yes(
+    mine: Path, name: str, model_type: str | None
+) -> None:
+    """Kills: trust_remote_code left to its default, which asks (the way there is run below)."""
+    mark = with_code(mine, *MAPS[name], model_type)
+    program = (
+        "import sys; from dpzo.errors import Refusal; from dpzo.models.load import load\n"
+        "try: load(sys.argv[1])\nexcept Refusal as refusal: print('REFUSED', refusal)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(mine)], input="y\n" * 9, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "REFUSED expected a model that transformers knows, without code of its own" in done.stdout
+    assert "[y/N]" not in done.stdout + done.stderr
+    assert not mark.exists()
+
+
+def test_the_same_folder_does_run_its_code_for_who_trusts_it(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this the test above could pass for a folder whose code nothing would run."""
+    mark = with_code(mine, *MAPS["config"], "evil")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    transformers.AutoConfig.from_pretrained(mine, trust_remote_code=True)
+    assert mark.exists()
+
+
+def test_every_loader_is_told_to_run_no_code_and_to_read_no_pickle(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, dict[str, Any]] = {}
+    for name in ("AutoConfig", "AutoTokenizer", "AutoModelForMaskedLM"):
+        kind = getattr(transformers, name)
+        original = kind.from_pretrained
+
+        def noted(source: str, *, name: str = name, original: Any = original, **options: Any) -> Any:
+            told[name] = options
+            return original(source, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", noted)
+    load(str(mine))
+    assert {name: options["trust_remote_code"] for name, options in told.items()} == dict.fromkeys(told, False)
+    assert len(told) == 3
+    assert told["AutoModelForMaskedLM"]["use_safetensors"] is True
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
+def test_pickled_weights_are_refused_and_not_opened(mine: Path, tmp_path: Path, name: str) -> None:
+    """Kills: a checkpoint that runs what its pickle says."""
+    mark = tmp_path / "it ran"
+    (mine / "model.safetensors").unlink()
+    (mine / name).write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())
+    with pytest.raises(Refusal, match=rf"safetensors files, which hold numbers and no code; got .*{name} alone"):
+        load(str(mine))
+    assert not mark.exists()
+
+
+def test_pickled_weights_beside_safe_ones_are_left_alone(mine: Path) -> None:
+    (mine / "pytorch_model.bin").write_bytes(b"anything")
+    assert load(str(mine)).masked
+
+
+@pytest.mark.parametrize("name", ["./none", "none/", "~/none at all", "/none/model", "a/b/c", "there/none", "C:\\none"])
+def test_a_folder_that_does_not_exist_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Kills: a mistyped path that goes to the hub, which waits for the network and then speaks of repositories."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def asked(*args: object, **options: object) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", asked)
+    assert not is_hub_id(name)
+    with pytest.raises(Refusal, match="no such folder"):
+        load(name)
+    (tmp_path / "file").touch()
+    with pytest.raises(Refusal, match="a file, not a folder"):
+        load("file")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "FacebookAI/roberta-large", "a.b/c_d-1.0", "none/model"])
+def test_an_id_may_be_asked_of_the_hub(name: str) -> None:
+    assert is_hub_id(name)

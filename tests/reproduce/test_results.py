@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from reproduce.recipes import recipe
 from reproduce.results import Results, key
 from synthetic import results
 
+ROOT = Path(dpzo.__file__).parents[1]
 CELL = Cell("sst2", "folder abc", "dpzero", 6.0, 50.0, 42, "paper", asdict(recipe("paper", None)))
 A, B, C = (asdict(replace(CELL, seed=seed)) for seed in (1, 2, 3))
 
@@ -176,3 +179,111 @@ def test_without_resume_every_older_file_is_set_aside(path: Path) -> None:
     Results(path, resume=False)
     kept: dict[str, Any] = {p.name: p.read_bytes() for p in path.parent.iterdir()}
     assert kept == {"runs.jsonl": b"", "runs.jsonl.1": first, "runs.jsonl.2": b"", "runs.jsonl.3": second}
+
+
+def edited(path: Path, old: bytes, new: bytes) -> bytes:
+    whole = path.read_bytes()
+    assert whole.count(old) == 1
+    path.write_bytes(whole.replace(old, new))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"test_accuracy": 0.5', b'"test_accuracy": 0.9'),
+        (b'"test_accuracy": 0.5', b'"test_accuracy": 0.50'),
+        (b'"test_accuracy": 0.5', b'"test_accuracy": 0.5, "more": 1'),
+        (b', "test_accuracy": 0.5', b""),
+    ],
+)
+def test_an_edited_number_is_said_and_not_used(path: Path, old: bytes, new: bytes) -> None:
+    """Kills: an accuracy that somebody improved by hand, in the table as if it had been measured."""
+    whole = edited(path, old, new)
+    again = Results(path)
+    if new == b'"test_accuracy": 0.50':  # the same number
+        assert again.notes == []
+        return
+    assert again.notes == ["runs.jsonl, line 1: a run that was changed after it was written; it is kept but not used."]
+    assert again.get(A) is None
+    assert again.get(B) is not None
+    again.add(A, {"test_accuracy": 0.125})
+    assert path.read_bytes().startswith(whole)
+    run = Results(path).get(A)
+    assert run is not None
+    assert run["test_accuracy"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda line: line[:40] + b"\n", "no line of JSON"),
+        (lambda line: b"\n", "no line of JSON"),
+        (lambda line: b"\x00" * 50 + b"\n", "no line of JSON"),
+        (lambda line: b"[1]\n", "no run"),
+        (lambda line: line.replace(b'"seal"', b'"sael"'), "a run without a seal"),
+        (lambda line: line.replace(b"0.25", b"0.35"), "a run that was changed after it was written"),
+    ],
+)
+def test_a_damaged_line_in_the_middle_costs_that_run_and_no_other(path: Path, damage: Any, why: str) -> None:
+    Results(path).add(C, {"test_accuracy": 0.1})
+    first, middle, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + damage(middle) + last)
+    again = Results(path)
+    assert again.notes == [f"runs.jsonl, line 2: {why}; it is kept but not used."]
+    assert [again.get(cell) is not None for cell in (A, B, C)] == [True, False, True]
+    again.add(B, {"test_accuracy": 0.75})
+    assert path.read_bytes().startswith(first + damage(middle) + last)
+    assert [Results(path).get(cell) is not None for cell in (A, B, C)] == [True, True, True]
+
+
+def test_two_that_work_on_one_file_leave_one_line_for_a_run(path: Path) -> None:
+    """Kills: the line of each, and a table of whichever came last."""
+    one, other = Results(path), Results(path)
+    one.add(C, {"test_accuracy": 0.1})
+    other.add(C, {"test_accuracy": 0.2})
+    assert len(path.read_bytes().splitlines()) == 3
+    for view in (one, other, Results(path)):
+        run = view.get(C)
+        assert run is not None
+        assert run["test_accuracy"] == 0.1
+        assert view.notes == []
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from reproduce.results import Results
+results, me = Results(Path(sys.argv[1])), int(sys.argv[2])
+print("open", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    results.add({"number": number}, {"worker": me, "text": "x" * 20_000})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are locked on POSIX systems")
+def test_processes_that_write_at_once_tear_no_line_and_repeat_no_run(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    command = [sys.executable, "-c", WORKER, str(file)]
+    workers = [
+        subprocess.Popen([*command, str(me)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for me in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "open\n"
+    for worker in workers:
+        worker.communicate("go\n", timeout=60)
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    again = Results(file)
+    assert again.notes == []
+    assert len(file.read_bytes().splitlines()) == len(again.rows) == 40
+    assert all(again.get({"number": number}) is not None for number in range(40))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "reproduce" / "results").glob("*.jsonl")), ids=lambda p: p.name)
+def test_every_committed_number_is_as_it_was_written(file: Path) -> None:
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        assert isinstance(results._row(line), dict), f"line {number}"

@@ -219,7 +219,7 @@ def test_no_labelled_held_out_file_means_no_test_set(tmp_path: Path) -> None:
 
 def test_integers_are_no_labels_of_trec_in_a_users_table(tmp_path: Path) -> None:
     put(tmp_path, "train.csv", "text,label\nWhat is it?,0\n")
-    with pytest.raises(Refusal, match=r"DESC, ENTY, ABBR, HUM, LOC, NUM; got .*train\.csv line 2: '0'"):
+    with pytest.raises(Refusal, match=r"DESC, ENTY, ABBR, HUM, LOC, NUM; got .*train\.csv line 2: another\."):
         load_examples(TREC, "train", data_dir=tmp_path)
 
 
@@ -241,10 +241,10 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
 def test_bad_input_in_a_known_layout_names_file_and_line(tmp_path: Path) -> None:
     binary(tmp_path)
     put(tmp_path, "stsa.binary.dev", "1 fine\n2 odd\n")
-    with pytest.raises(Refusal, match=r"a label out of 0, 1; got .*stsa\.binary\.dev line 2: '2'"):
+    with pytest.raises(Refusal, match=r"a label out of 0, 1; got .*stsa\.binary\.dev line 2: another\."):
         load_examples(SST2, "test", data_dir=tmp_path)
     (tmp_path / "stsa.binary.dev").write_bytes(b"1 fine\n0 caf\xe9\n")
-    with pytest.raises(Refusal, match=r"stsa\.binary\.dev line 2: byte 0xe9"):
+    with pytest.raises(Refusal, match=r"stsa\.binary\.dev line 2: something else at byte 6\."):
         load_examples(SST2, "test", data_dir=tmp_path)
 
 
@@ -253,3 +253,31 @@ def test_every_layout_is_of_a_known_task_and_has_a_training_and_a_test_file() ->
         for layout in layouts:
             assert set(layout.numbers) <= set(TASKS[name].labels)
             assert {"train", "test"} <= set(layout.files)
+
+
+def test_a_folder_without_a_test_file_is_cut_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "train.csv", "text,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(100)))
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    with pytest.raises(Refusal, match=r"or ask for a part of the training file as one \(cut_test=True\)"):
+        load_examples(MR, "test", data_dir=tmp_path)
+    parts = {split: load_examples(MR, split, data_dir=tmp_path, cut_test=True) for split in splits}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 80, "validation": 10, "test": 10}
+    assert len({example for part in parts.values() for example in part}) == 100
+    assert "cut into 10 test, 10 validation, 80 train" in capsys.readouterr().err
+    assert str(find_in_folder(MR, "test", tmp_path, cut_test=True)).startswith("test part of ")
+    put(tmp_path, "validation.csv", "text,label\nown,0\n")
+    # A held-out file of any name is the test set, so there is nothing to cut.
+    assert load_examples(MR, "test", data_dir=tmp_path, cut_test=True) == (Example(("own",), 0),)
+    assert len(load_examples(MR, "train", data_dir=tmp_path, cut_test=True)) == 100
+
+
+def test_a_class_absent_from_train_is_allowed_on_request(tmp_path: Path) -> None:
+    put(tmp_path, "train.csv", "text,label\na,0\nb,1\n")
+    with pytest.raises(Refusal, match="allow_absent=True"):
+        load_examples(SST5, "train", data_dir=tmp_path)
+    assert len(load_examples(SST5, "train", data_dir=tmp_path, allow_absent=True)) == 2
+
+
+def test_a_folder_may_be_given_as_a_text(tmp_path: Path) -> None:
+    binary(tmp_path)
+    assert load_examples(SST2, "train", data_dir=str(tmp_path)) == load_examples(SST2, "train", data_dir=tmp_path)

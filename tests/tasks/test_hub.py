@@ -94,9 +94,9 @@ def test_json_lines_with_bare_integers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "names", "why"),
     [
-        ({"body": ["a"], "label": [0]}, {}, r"columns text, label in .*got body, label"),
-        ({"text": ["a"], "label": [0]}, {"label": ["pos", "neg"]}, r"labels neg, pos in .*got pos, neg"),
-        ({"text": ["a"], "label": [2]}, {}, r"labels 0\.\.1 in .*got 2"),
+        ({"body": ["a"], "label": [0]}, {}, r"columns text, label in .*got 2 columns, of them label"),
+        ({"text": ["a"], "label": [0]}, {"label": ["pos", "neg"]}, r"labels neg, pos in .*got 2 others"),
+        ({"text": ["a"], "label": [2]}, {}, r"labels 0\.\.1 in .*got another"),
     ],
 )
 def test_a_changed_data_set_is_refused(tmp_path: Path, rows: Any, names: Any, why: str) -> None:

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_another_encoding_is_refused_by_line_byte_and_offset(tmp_path: Path) -> None:
     path = file(tmp_path, "a.tsv", b"text\tlabel\nfine\t0\ncaf\xe9\t1\n")
-    with pytest.raises(Refusal, match=r"a\.tsv line 3: byte 0xe9 at offset 21"):
+    with pytest.raises(Refusal, match=r"a\.tsv line 3: something else at byte 4\."):
         list(read_table(path))
 
 
@@ -82,7 +83,7 @@ def test_column_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("a.csv", "text,label\nx,0\ny\n", r"2 columns \(text, label\).*a\.csv line 3: 1 columns"),
+        ("a.csv", "text,label\nx,0\ny\n", r"2 columns, as on line 1; got .*a\.csv line 3: 1 columns"),
         ("a.csv", "text,label\nx, y,0\n", r"a\.csv line 2: 3 columns"),
         ("a.csv", 'text,label\nx,0\n"cut short', r"well-formed CSV.*a\.csv line 3"),
         ("a.csv", "text,label\n", r"a\.csv: none"),
@@ -96,3 +97,34 @@ def test_column_names(tmp_path: Path) -> None:
 def test_malformed_tables_are_refused_by_file_and_line(tmp_path: Path, name: str, content: str, why: str) -> None:
     with pytest.raises(Refusal, match=why):
         list(read_table(file(tmp_path, name, content)))
+
+
+def test_a_cell_longer_than_the_csv_modules_limit_is_read_and_the_limit_stays(tmp_path: Path) -> None:
+    """Kills: "cut short or badly quoted" for a long text; a limit that is moved for the whole process."""
+    before = csv.field_size_limit()
+    assert before == 131_072
+    for length in (before, before + 1, 3 * before):
+        path = file(tmp_path, "a.csv", f'text,label\n"{"x" * length}",0\nd,1\n')
+        assert [len(row["text"]) for _, row in read_table(path)] == [length, 1]
+        assert csv.field_size_limit() == before
+    broken = file(tmp_path, "a.csv", f'text,label\nx,0\n"{"x" * 3 * before}')
+    with pytest.raises(Refusal, match=r"well-formed CSV; got .*a\.csv line 3"):
+        list(read_table(broken))
+    assert csv.field_size_limit() == before
+
+
+def test_all_that_is_wrong_with_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    path = file(tmp_path, "a.csv", "text,label\nx\ny,0\nz,1,2\nw,0\n")
+    with pytest.raises(Refusal, match=r"a\.csv line 2: 1 columns; line 4: 3 columns\. The file"):
+        list(read_table(path))
+    path = file(tmp_path, "a.tsv", "text\tlabel\n" + "x\n\n" * 15 + "y\t0\n")
+    with pytest.raises(
+        Refusal, match=r"line 2: 1 columns; line 3: an empty line; .*line 21: an empty line; and 10 more"
+    ):
+        list(read_table(path))
+    path = file(tmp_path, "a.jsonl", '{"text": \n[1]\n{"text": "x", "label": 0}\n3\n')
+    with pytest.raises(Refusal, match=r"line 1: Expecting value at column 10; line 2: a list; line 4: a int\."):
+        list(read_table(path))
+    path = file(tmp_path, "a.txt", b"x\ncaf\xe9\ny\n\xff\n")
+    with pytest.raises(Refusal, match=r"a\.txt line 2: something else at byte 4; line 4: something else at byte 1\."):
+        read_text(path)

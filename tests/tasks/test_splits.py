@@ -4,7 +4,7 @@ import pytest
 
 from dpzo.errors import Refusal
 from dpzo.tasks import Example
-from dpzo.tasks.splits import carve_validation, complete, cut_in_three
+from dpzo.tasks.splits import carve_validation, complete, cut_a_tenth, cut_in_three
 
 
 def rows(*sizes: int) -> list[Example]:
@@ -63,3 +63,30 @@ def test_too_few_rows_to_cut_are_refused() -> None:
     with pytest.raises(Refusal, match=r"more than 2030 rows.*2030 rows in reviews\.csv"):
         cut_in_three(rows(2030), "reviews.csv")
     assert len(cut_in_three(rows(2031), "x")["train"]) == 1
+
+
+def test_a_carved_validation_set_is_told_with_its_size(capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "validation"):
+        complete(split, False, rows(700, 100), "reviews.csv")  # type: ignore[arg-type]
+        told = "dpzo: no validation rows: 70 of the 800 training rows in reviews.csv serve as them\n"
+        assert capsys.readouterr() == ("", told)
+    complete("train", True, rows(700), "x")
+    complete("test", False, rows(700), "x")
+    complete("train", False, rows(5, 5), "x")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_tenth_of_every_class_is_cut_for_a_test_set(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = rows(100, 39, 3)
+    parts = cut_a_tenth(examples, "x")
+    assert parts == cut_a_tenth(examples, "x")
+    for split in ("test", "validation"):
+        assert Counter(e.label for e in parts[split]) == {0: 10, 1: 3, 2: 1}  # type: ignore[index]
+    assert sorted(e.texts for part in parts.values() for e in part) == sorted(e.texts for e in examples)
+    assert parts["test"] != tuple(examples[:14])
+    assert "the 142 training rows in x are cut into 14 test, 14 validation, 114 train\n" in capsys.readouterr().err
+
+
+def test_a_class_too_small_to_be_cut_is_refused() -> None:
+    with pytest.raises(Refusal, match=r"3 rows of every label, to cut x; got a label with 2\. Add a test file"):
+        cut_a_tenth(rows(100, 2), "x")
