@@ -13,7 +13,8 @@ EXPERIMENTS = sorted((ROOT.parent / "synthetic").glob("*.py"))
 HIGH = {"algorithms", "train", "transcript", "models", "tasks", "assets", "cli", "integrations", "audit", "report"}
 BASE = {"errors", "types", "parameters", "kernels", "memory"}
 MAY_IMPORT = dict.fromkeys(("directions", "mechanisms", "sampling", "stages", "theory", "parameters", "types"), BASE)
-MAY_IMPORT |= {"kernels": {"kernels"}, "errors": set(), "memory": {"errors"}, "randomness": BASE, "noise": BASE}
+MAY_IMPORT |= {"errors": set(), "printing": set(), "kernels": {"kernels"}}
+MAY_IMPORT |= {"memory": {"errors"}, "randomness": BASE, "noise": BASE}
 MAY_IMPORT |= {"sampling": BASE | {"sampling"}, "theory": BASE | {"theory", "stages"}, "mechanisms": BASE | {"noise"}}
 MAY_NOT_IMPORT = {
     "masks": HIGH | {"plan", "walk"},
