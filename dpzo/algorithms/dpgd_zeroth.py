@@ -40,7 +40,7 @@ def step(
     (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 3: g_i = v_i u
     norm = u.norm()
-    s = float(mechanism.release(v, noise, norm).item())  # line 5's sum and line 4's noise along u, as a length
+    s = float(mechanism.release(v, noise, norm))  # line 5's sum and line 4's noise along u, as a length
     z = noise_vector(model.params, mechanism.noise_multiplier * mechanism.clip_threshold, noise)  # line 4
     u.add_(z, s / norm - u.dot(z) / norm**2)  # n times line 5's bracket: the noise across u, and s along it
     for name, tensor in model.params.items():
