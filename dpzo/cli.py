@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -117,10 +118,14 @@ def plan(
     guesses = _guesses(
         (clip, trace, slope, gap), {"curvature": curvature, "loss_error": loss_error, "third": third, "mu": mu}
     )
+    began = time.perf_counter()
     with _working("calibrating"):
         found = list(ways(n, steps, epsilon, delta, relation, batch_size, directions))
         shuffled = [_shuffled(way, batch_size, delta) for way in found]
         chosen = best(found, relation, batch_size is None)
+    leading = sum(isinstance(way, Way) for way in found)
+    told = f"{leading} of {len(found)} ways lead to the target; calibrated in {time.perf_counter() - began:.1f} s"
+    print(told, file=sys.stderr)
     target = f"epsilon = {rounded_up(epsilon, 6)}, delta = {rounded_up(delta, 6)}"
     table = Table(title=f"n = {n:,}, T = {steps:,}, {target}, {relation} neighbours")
     for column in ("", "noise", "sampling", "accountant"):
