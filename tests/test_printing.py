@@ -61,8 +61,11 @@ def kinds(text):
 
 
 def is_plain(text):
-    """Neither a line end nor a character that turns, hides or steers what is beside it."""
-    return not any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for char in text)
+    """Neither a line end nor a character that turns, hides or steers what is beside it, or is not to be seen."""
+    unseen = {chr(point) for point in (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180F, 0x2800, 0x3164, 0xFE0F, 0xFFA0)}
+    return not any(
+        unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or char in unseen for char in text
+    )
 
 
 @EACH

@@ -545,6 +545,30 @@ def test_a_part_that_does_not_follow_from_the_plan_is_refused(parts):
         Statement.from_json(changed(**parts))
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"epsilon": 0.01},
+        {"epsilon": -1.0},
+        {"epsilon": 0.9999 * Statement.from_json(MADE).epsilon},
+        {"epsilon": 1.0001 * Statement.from_json(MADE).epsilon},
+        {"epsilon_of_plan": 0.01},
+        {"delta": 1e-9},
+        {"delta_asked": 1e-9, "delta": 1e-9},
+        {"delta_of_noise": 0.0, "delta": DELTA},
+        {"released": 10**9},
+        {"charged": 3, "released": 3},
+        {"plan": PLANS["poisson"]},
+        {"accountant": "rdp"},
+    ],
+    ids=str,
+)
+def test_a_forgery_whose_words_are_changed_too_is_refused(parts):
+    forged = replace(Statement.from_json(MADE), **parts)
+    with pytest.raises(Refusal):
+        Statement.from_json(forged.json())
+
+
 @pytest.mark.parametrize("name", ["epsilon", "private", "not_private", "secret"])
 def test_a_seeded_run_edited_to_private_is_refused(name):
     with pytest.raises(Refusal):
