@@ -1,6 +1,10 @@
 """Plan the noise of a run, ask what it cost, attack what it released, and fetch the packaged models and data."""
 
+import logging
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +19,8 @@ from dpzo.audit.command import audit
 from dpzo.errors import Refusal
 from dpzo.mechanisms import GaussianMechanism, LaplaceMechanism, PlainSum
 from dpzo.plan import Plan, sampler_of
-from dpzo.planning import LEMMA, Way, best, describe, reason, ways
+from dpzo.planning import LEMMA, Unreached, Way, best, describe, reason, ways
+from dpzo.printing import printable, rounded_up
 from dpzo.theory.tradeoff import Guesses, propose, window
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -48,13 +53,29 @@ def main() -> None:
         message = error.format_message()
     else:
         raise SystemExit(code if isinstance(code, int) else 0)
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def _console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=140)
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    """Say that something goes on; what the accounting library warns of on its way is in no result, and not told."""
+    library = logging.getLogger("absl")
+    library.addFilter(_worse_than_a_warning)
+    try:
+        with Console(stderr=True).status(what):
+            yield
+    finally:
+        library.removeFilter(_worse_than_a_warning)
+
+
+def _worse_than_a_warning(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.WARNING
 
 
 def _sampling(batch_size: int | None) -> str:
@@ -88,7 +109,8 @@ def plan(
     All noise is over the clip threshold C. scale: the mechanism's noise multiplier. sd: the standard deviation on the
     clipped sum and on the mean, of each of the K scalars. delivers: the epsilon of this noise by the tightest
     accountant. if shuffled: its epsilon when batches are cut from shuffled epochs instead of sampled, under zero-out
-    where add-remove was asked for. Lemma 2.2 is the paper's own calibration, for a full batch under replace-one.
+    where add-remove was asked for. Lemma 2.2 is the paper's own calibration, for a full batch under replace-one. Every
+    number is rounded up. A way that does not lead to the target has no numbers, and a line below the table says why.
 
     With --clip, --trace, --slope and --gap it proposes lambda, step size and stages for the recommended noise too: a
     first guess, to tune from.
@@ -96,29 +118,48 @@ def plan(
     guesses = _guesses(
         (clip, trace, slope, gap), {"curvature": curvature, "loss_error": loss_error, "third": third, "mu": mu}
     )
-    found: list[tuple[Way, str]] = []
-    with Console(stderr=True).status("calibrating"):
-        for way in ways(n, steps, epsilon, delta, relation, batch_size, directions):
-            shuffled = "" if way.full or batch_size is None else f"{way.shuffled(batch_size, delta):.4f}"
-            found.append((way, shuffled))
-    chosen = best([w for w, _ in found], relation, batch_size is None)
-    table = Table(title=f"n = {n:,}, T = {steps:,}, epsilon = {epsilon:g}, delta = {delta:g}, {relation} neighbours")
+    began = time.perf_counter()
+    with _working("calibrating"):
+        found = list(ways(n, steps, epsilon, delta, relation, batch_size, directions))
+        shuffled = [_shuffled(way, batch_size, delta) for way in found]
+        chosen = best(found, relation, batch_size is None)
+    leading = sum(isinstance(way, Way) for way in found)
+    told = f"{leading} of {len(found)} ways lead to the target; calibrated in {time.perf_counter() - began:.1f} s"
+    print(told, file=sys.stderr)
+    target = f"epsilon = {rounded_up(epsilon, 6)}, delta = {rounded_up(delta, 6)}"
+    table = Table(title=f"n = {n:,}, T = {steps:,}, {target}, {relation} neighbours")
     for column in ("", "noise", "sampling", "accountant"):
         table.add_column(column)
     for column in ("scale", "sd, sum", "sd, mean", "delivers", *(["if shuffled"] if batch_size else [])):
         table.add_column(column, justify="right")
-    for way, shuffled in found:
+    unreached = []
+    for way, mixed in zip(found, shuffled, strict=True):
         names = (way.noise, _sampling(None if way.full else batch_size), _NAMES[way.accountant])
-        noise = (f"{way.mechanism.noise_multiplier:.4f}", f"{way.deviation:.4f}", f"{way.on_the_mean:.5f}")
-        costs = (f"{way.delivers:.4f}", *([shuffled] if batch_size else []))
+        if isinstance(way, Unreached):
+            table.add_row("", *names, style="dim")
+            unreached.append(f"{way.noise} noise by {names[2]}, {names[1]}: not reached; {way.why}.")
+            continue
+        noise = [rounded_up(size, 6) for size in (way.mechanism.noise_multiplier, way.deviation, way.on_the_mean)]
+        costs = (rounded_up(way.delivers), *([mixed] if batch_size else []))
         mark, style = ("*", "bold") if way is chosen else ("", None)
         table.add_row(mark, *names, *noise, *costs, style=style)
     console = _console()
     console.print(table)
+    for line in unreached:
+        console.print(line, highlight=False, markup=False)
     told = f"{chosen.noise} noise by {_NAMES[chosen.accountant]}, {_sampling(batch_size)}: "
-    console.print(f"* recommended: {told}{reason(chosen, [w for w, _ in found])}", highlight=False)
+    console.print(f"* recommended: {told}{reason(chosen, found)}", highlight=False)
     if guesses is not None:
         _print_proposal(console, chosen, guesses)
+
+
+def _shuffled(way: Way | Unreached, batch_size: int | None, delta: float) -> str:
+    if isinstance(way, Unreached) or way.full or batch_size is None:
+        return ""
+    try:
+        return rounded_up(way.shuffled(batch_size, delta))
+    except Refusal:  # a delta at which no accountant bounds it
+        return "unknown"
 
 
 def _guesses(needed: tuple[float | None, ...], more: dict[str, float | None]) -> Guesses | None:
@@ -187,10 +228,10 @@ def _of_ledger(path: Path, delta: float) -> None:
     account = read(path)
     run = account.plan
     title = f"{path}: {run.algorithm}, {run.relation} neighbours that differ in one {run.unit}"
-    _print_epsilons(run, account.charged, delta, title)
+    _print_epsilons(run, account.charged, delta, printable(title))
     console = _console()
     told = f"{account.charged:,} of {run.steps:,} steps charged, {len(account.steps):,} released with their noise; "
-    console.print(f"{told}sampler {run.sampler}; mechanism {run.mechanism}", highlight=False)
+    console.print(f"{told}sampler {run.sampler}; mechanism {run.mechanism}", highlight=False, markup=False)
     if not account.header["private"]:
         console.print("[bold red]NOT PRIVATE: the noise or the sampling came from a seed, and can be subtracted.")
 
@@ -200,17 +241,27 @@ def _print_epsilons(run: Plan, steps: int, delta: float, title: str) -> None:
     table.add_column("accountant")
     table.add_column("delta", justify="right")
     table.add_column("epsilon", justify="right")
-    with Console(stderr=True).status("accounting"):
+    refused: dict[str, Refusal] = {}
+    accounting.check_delta(delta, run.n)
+    with _working("accounting"):
         if isinstance(run.mechanism, PlainSum):
-            table.add_row("any", f"{delta:g}", f"{run.epsilon(delta, steps=steps):.4f}")
+            table.add_row("any", rounded_up(delta, 6), rounded_up(run.epsilon(delta, steps=steps)))
         else:
             for name in accounting.applicable(run.event(steps), run.relation):
                 at = 0.0 if name == "pure" else delta
-                spent = run.epsilon(at, steps=steps, accountant=name)
-                table.add_row(_NAMES[name], f"{at:g}", f"{spent:.4f}")
+                try:
+                    spent = rounded_up(run.epsilon(at, steps=steps, accountant=name))
+                except Refusal as refusal:
+                    spent = "refused"
+                    refused[name] = refusal
+                table.add_row(_NAMES[name], rounded_up(at, 6), spent)
+    if refused and len(refused) == table.row_count:
+        raise next(iter(refused.values()))
     console = _console()
-    console.print(title, highlight=False)
+    console.print(title, highlight=False, markup=False)
     console.print(table)
+    for name, why in refused.items():
+        console.print(f"{_NAMES[name]}: {why}", highlight=False, markup=False)
 
 
 @app.command()

@@ -35,6 +35,14 @@ def _generate(like: Mapping[str, Tensor], seeds: Sequence[int]) -> Blocks:
             yield name, slice(start, start + count), z
 
 
+def _total(blocks: Iterable[Tensor]) -> float:
+    """The sum of all numbers: rows of fixed length, then their sums exactly, so that no thread count can change it."""
+    rows: list[float] = []
+    for block in blocks:
+        rows += torch.nn.functional.pad(block, (0, -len(block) % 512)).view(-1, 512).sum(1).tolist()
+    return math.fsum(rows)
+
+
 class Drawn:
     """One drawn direction u over the named tensors ``like``: a standard normal vector, times what ``law`` makes of it.
 
@@ -74,12 +82,12 @@ class Drawn:
         return self.factor * self._normals_norm()
 
     def _normals_norm(self) -> float:
-        # Rows of fixed length, then their sums in exact arithmetic: no thread count can change the result.
-        rows: list[float] = []
-        for _, _, z in self.normals():
-            padded = torch.nn.functional.pad(z, (0, -len(z) % 512)).view(-1, 512)
-            rows += padded.double().square().sum(1).tolist()
-        return math.sqrt(math.fsum(rows))
+        return math.sqrt(_total(z.double().square() for _, _, z in self.normals()))
+
+    def dot(self, tensors: Mapping[str, Tensor]) -> float:
+        """Inner product of u with ``tensors``, in double precision."""
+        flat = {name: t.view(-1) for name, t in tensors.items()}
+        return self.factor * _total(z.double() * flat[name][where].double() for name, where, z in self.normals())
 
     def add_(self, tensors: Mapping[str, Tensor], scale: float, *, into: Mapping[str, Tensor] | None = None) -> None:
         """``tensors += scale * u``, or, when ``into`` is given, ``into = tensors + scale * u``.

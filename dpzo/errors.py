@@ -31,7 +31,8 @@ def positive(name: str, value: float) -> None:
     dpzo.errors.Refusal: expected zo_eps to be a positive finite number; got 0.0. Choose a value above zero.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise Refusal(f"{name} to be a positive finite number", value, "Choose a value above zero.")
+        todo = "Choose a finite value." if value == float("inf") else "Choose a value above zero."
+        raise Refusal(f"{name} to be a positive finite number", value, todo)
 
 
 def not_negative(name: str, value: float) -> None:
@@ -43,7 +44,8 @@ def not_negative(name: str, value: float) -> None:
     dpzo.errors.Refusal: expected sigma to be 0 or a positive finite number; got -1.0. Choose a larger value.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise Refusal(f"{name} to be 0 or a positive finite number", value, "Choose a larger value.")
+        todo = "Choose a finite value." if value == float("inf") else "Choose a larger value."
+        raise Refusal(f"{name} to be 0 or a positive finite number", value, todo)
 
 
 def whole(name: str, value: int, least: int = 1) -> None:

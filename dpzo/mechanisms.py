@@ -80,7 +80,9 @@ class _Clipped:
     def _released(self, values: Floats, clip: Callable[[Floats, float], Integers], noise: Integers) -> Floats:
         K = self.directions
         if values.ndim == 0 or values.shape[1:] not in ([(), (1,)] if K == 1 else [(K,)]):  # a mean is nobody's value
-            raise Refusal(f"shape (b, {K}): a value of each record", values.shape, "Return one loss for each.")
+            # Nothing is said of b: how many records are in a batch is as private as they are.
+            came = "a single number" if values.ndim == 0 else f"(b, {', '.join(map(str, values.shape[1:]))})"
+            raise Refusal(f"shape (b, {K}): a value of each record", came, "Return one loss for each.")
         whole = clip(values, self.clip_threshold)
         total = (noise + whole.sum(0)).astype(np.float64)
         return np.asarray(total * (self.clip_threshold / GRID), dtype=np.float64).reshape(whole.shape[1:])
@@ -145,7 +147,11 @@ class LaplaceMechanism(_Clipped):
 class GaussianVectorMechanism(_Clipped):
     """sum_i clip_C(v_i u) + N(0, (noise_multiplier * C)^2 I_d), a vector in R^d: DPGD-0th's.
 
-    Its d normal numbers are drawn in double precision: an idealisation, which the privacy statement names.
+    u is public and all v_i u lie on its line, so records move one coordinate of the release: the one along u, in an
+    orthonormal basis that begins with u / ||u||. In every such basis the noise is d independent normal numbers. So
+    ``release`` draws the number along u as the scalar mechanisms do, on the grid; whoever wants the vector adds
+    normal numbers across u, which meet no record. The vector is then a function of a scalar release and of numbers
+    that are independent of the data, whatever floating point makes of them: a post-processing, in every dimension.
 
     Source: Zhang et al. 2024, Alg. 1, lines 4 and 5.
     """
@@ -154,10 +160,17 @@ class GaussianVectorMechanism(_Clipped):
         super().__post_init__()
         _single(self.directions, "a vector's noise")
 
-    def clipped_sum(self, values: Floats, norm: float) -> float:
-        """Return s with s * u = sum_i clip_C(v_i u), for ||u|| = ``norm``: all estimators lie on the line of u."""
-        bound = self.clip_threshold / norm
-        return float(np.clip(finite(values), -bound, bound).sum())
+    def release(self, values: Floats, noise: Entropy, norm: float) -> Floats:
+        """Return the release's coordinate along u, for ||u|| = ``norm`` and v_i = ``values`` (b,), in units of length.
+
+        That of record i is v_i ``norm`` clipped to [-C, C], in whole steps of C / GRID, whatever ``norm`` was
+        rounded to.
+        """
+
+        def clip(v: Floats, C: float) -> Integers:
+            return on_grid(v, C / norm)
+
+        return self._released(values, clip, rounded_gaussian(self.noise_multiplier * GRID, 1, noise))
 
     def event(self) -> DpEvent:
         """Return the release's event: a d-dimensional Gaussian costs what a scalar one does."""

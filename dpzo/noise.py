@@ -11,6 +11,7 @@ rounding of Q never enters: where double precision cannot tell which integer is 
 """
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,20 @@ from scipy.special import ndtri
 from dpzo.types import Entropy, Integers
 
 _BITS = 128
+
+
+class _Private(threading.local):
+    """Arithmetic of 90 digits for each thread alone: mpmath's own precision is one for all threads, and any may set it.
+
+    (A function of mpmath raises its context's precision while it works, so not even two draws may share one.)
+    """
+
+    def __init__(self) -> None:
+        self.mp = mpmath.MPContext()
+        self.mp.dps = 90
+
+
+_private = _Private()
 _UNSURE = 1e-12  # double precision is trusted to this fraction of scale * (1 + |Q|): it is 1000 times better
 
 
@@ -60,8 +75,8 @@ def _draw(scale: float, word: int, quick: Quantile, exact: Callable[[Any], Any])
     z = scale * q + 0.5
     k = math.floor(z)
     if abs(z - round(z)) <= _UNSURE * scale * (1 + q):
-        with mpmath.workdps(90):
-            k = int(mpmath.floor(scale * exact(mpmath.ldexp(twice, -_BITS - 1)) + mpmath.mpf(0.5)))
+        mp = _private.mp
+        k = int(mp.floor(mp.mpf(scale) * exact(mp.ldexp(twice, -_BITS - 1)) + mp.mpf(0.5)))
     return sign * k
 
 
@@ -70,7 +85,8 @@ def _gaussian(tail: float) -> float:
 
 
 def _exact_gaussian(tail: Any) -> Any:
-    return mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * tail)
+    mp = _private.mp
+    return mp.sqrt(2) * mp.erfinv(1 - 2 * mp.mpf(tail))
 
 
 def _laplace(tail: float) -> float:
@@ -78,4 +94,5 @@ def _laplace(tail: float) -> float:
 
 
 def _exact_laplace(tail: Any) -> Any:
-    return -mpmath.log(2 * tail)
+    mp = _private.mp
+    return -mp.log(2 * mp.mpf(tail))

@@ -13,6 +13,7 @@ from dpzo.directions import Direction, GaussianDirection, SphereDirection
 from dpzo.errors import Refusal, positive
 from dpzo.masks import Pruning
 from dpzo.mechanisms import Mechanism, PlainSum
+from dpzo.printing import rounded_up
 from dpzo.sampling import FullBatch, PoissonSampler
 from dpzo.stages import Stage
 from dpzo.types import Sampler
@@ -146,6 +147,20 @@ class Plan:
         if self.epsilon(delta) <= epsilon:
             return self.steps
         return bisect_right(range(1, self.steps), epsilon, key=lambda steps: self.epsilon(delta, steps=steps))
+
+    def end_of(self, budget: tuple[float, float] | None) -> int:
+        """Return how many steps a run may take: all of them, or those that ``budget``, (epsilon, delta), pays for.
+
+        Raises:
+            Refusal: a budget that does not pay for the first step: such a run would be empty.
+        """
+        if budget is None:
+            return self.steps
+        if not (count := self.affordable(*budget)):
+            first = rounded_up(self.epsilon(budget[1], steps=1))
+            todo = "Spend more, or plan more noise." if first != "inf" else "Plan a private method, or set no budget."
+            raise Refusal(f"a budget that pays for the first step, epsilon = {first}", budget, todo)
+        return count
 
     def calibrate(self, target_epsilon: float, target_delta: float, *, accountant: str | None = None) -> "Plan":
         """Return this plan with the least noise whose epsilon is at most the target."""

@@ -1,21 +1,26 @@
 """The ways to reach a privacy target, side by side, and which of them takes the least noise."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from dpzo import accounting
 from dpzo.accounting import Relation
+from dpzo.accounting.parts import divergence, parts_of
 from dpzo.directions import SphereDirection
+from dpzo.errors import Refusal, positive
 from dpzo.mechanisms import EachGaussianMechanism, GaussianMechanism, LaplaceMechanism
 from dpzo.plan import Plan, sampler_of
+from dpzo.printing import rounded_up
 from dpzo.sampling import FullBatch, ShuffledEpochs
 from dpzo.stages import Stage
 from dpzo.types import Sampler
 
 Noisy = GaussianMechanism | EachGaussianMechanism | LaplaceMechanism
 LEMMA = "Lemma 2.2"
+_LOUD = 1e6  # a noise multiplier at which what is left of epsilon is the accountant's own
+_MANY = 30  # steps from which their losses' sum depends on little but its variance
 
 
 class Way(NamedTuple):
@@ -52,6 +57,15 @@ class Way(NamedTuple):
         return replace(self.plan, sampler=ShuffledEpochs(batch_size), relation=relation).epsilon(delta)
 
 
+class Unreached(NamedTuple):
+    """A way that does not lead to the target, and why."""
+
+    noise: str
+    full: bool
+    accountant: str
+    why: str
+
+
 def describe(n: int, steps: int, sampler: Sampler, mechanism: Noisy, relation: Relation) -> Plan:
     """Return a plan with these numbers; what is not about privacy is made up."""
     return Plan(
@@ -73,8 +87,14 @@ def ways(
     relation: Relation,
     batch_size: int | None = None,
     directions: int = 1,
-) -> Iterator[Way]:
-    """Yield each mechanism with each accountant that covers it, on Poisson batches and on the full batch."""
+) -> Iterator[Way | Unreached]:
+    """Yield each mechanism with each accountant that covers it, on Poisson batches and on the full batch.
+
+    Raises:
+        Refusal: a target, a delta or numbers of a run that no way can take.
+    """
+    positive("target_epsilon", target_epsilon)
+    accounting.check_delta(target_delta, n)
     K = directions
     kinds: dict[str, Noisy] = {f"Gaussian ({K} jointly)": GaussianMechanism(1.0, 1.0, K)}
     kinds[f"Gaussian ({K} each)"] = EachGaussianMechanism(1.0, 1.0, K)
@@ -85,7 +105,13 @@ def ways(
         for noise, mechanism in kinds.items():
             for name in accounting.applicable(sampler.event(mechanism.event(), n, steps), relation):
                 plan = describe(n, steps, sampler, mechanism, relation)
-                noisy = plan.calibrate(target_epsilon, 0.0 if name == "pure" else target_delta, accountant=name)
+                at = 0.0 if name == "pure" else target_delta
+                try:
+                    noisy = plan.calibrate(target_epsilon, at, accountant=name)
+                except Refusal as refusal:
+                    why = _why_not(plan, name, target_epsilon, at) or str(refusal)
+                    yield Unreached(noise, isinstance(sampler, FullBatch), name, why)
+                    continue
                 assert isinstance(noisy.mechanism, Noisy)
                 yield Way(noise, noisy, noisy.mechanism, name, noisy.epsilon(target_delta))
     if K == 1:
@@ -94,27 +120,71 @@ def ways(
         yield Way("Gaussian", plan, mechanism, LEMMA, plan.epsilon(target_delta))
 
 
-def best(found: list[Way], relation: Relation, full: bool) -> Way:
-    """Return the way with the least deviation of the mean, of those on the full batch, or of those on samples."""
-    return min((w for w in found if w.full == full and w.plan.relation is relation), key=lambda w: w.on_the_mean)
+def _why_not(plan: Plan, accountant: str, target: float, delta: float) -> str:
+    """Which of delta and the number of steps keeps the accountant above the target, however much noise there is."""
+    assert isinstance(plan.mechanism, Noisy)
+    loud = replace(plan, mechanism=replace(plan.mechanism, noise_multiplier=_LOUD))
+    one, left = (loud.epsilon(delta, steps=steps, accountant=accountant) for steps in (1, plan.steps))
+    if left <= target:
+        return ""
+    told = f"noise of {_LOUD:,.0f} C still leaves epsilon = {rounded_up(left)} by this accountant"
+    if one > target:
+        return f"{told}, of which one step alone has {rounded_up(one)}: delta = {rounded_up(delta)} is too small for it"
+    return f"{told}, where one step alone would have {rounded_up(one)}: take fewer steps"
 
 
-def reason(chosen: Way, found: list[Way]) -> str:
+def reached(found: Sequence[Way | Unreached]) -> list[Way]:
+    """Return the ways of ``found`` that lead to the target."""
+    return [way for way in found if isinstance(way, Way)]
+
+
+def best(found: Sequence[Way | Unreached], relation: Relation, full: bool) -> Way:
+    """Return the way with the least deviation of the mean, of those on the full batch, or of those on samples.
+
+    Raises:
+        Refusal: no way that leads to the target.
+    """
+    mine = [way for way in reached(found) if way.full == full and way.plan.relation is relation]
+    if not mine:
+        whys = dict.fromkeys(f"{w.noise} by {w.accountant}: {w.why}" for w in found if isinstance(w, Unreached))
+        raise Refusal("a target that some way reaches", "; ".join(whys) or "no way", "Choose another epsilon or delta.")
+    return min(mine, key=lambda way: way.on_the_mean)
+
+
+def reason(chosen: Way, found: Sequence[Way | Unreached]) -> str:
     """Say why ``chosen`` is the best of ``found``, and what the full batch would change."""
-    among = [w for w in found if w.plan.relation is chosen.plan.relation]
+    among = [way for way in reached(found) if way.plan.relation is chosen.plan.relation]
     told = "the least standard deviation of the mean for these batches."
-    others = [w for w in among if w.full == chosen.full and w.noise != chosen.noise]
+    others = [way for way in among if way.full == chosen.full and way.noise != chosen.noise]
     if others:
-        other = min(others, key=lambda w: w.on_the_mean)
-        told += f" {other.noise} noise needs {other.deviation / chosen.deviation:.3g} times as much: "
-        if isinstance(chosen.mechanism, LaplaceMechanism):
-            told += "with noise near C, a Gaussian's rare large privacy losses cost more than Laplace's bounded ones."
-        elif isinstance(other.mechanism, LaplaceMechanism):
-            told += "many small losses add up to a Gaussian one, and for each Laplace takes more deviation."
-        else:
-            told += "clipped each, a record may move the K-vector by C sqrt(K), and not by C as when clipped jointly."
-    if not chosen.full:
-        mean = min(w.on_the_mean for w in among if w.full)
+        other = min(others, key=lambda way: way.on_the_mean)
+        told += f" {other.noise} noise needs {other.deviation / chosen.deviation:.3g} times as much"
+        told += f": {cause}." if (cause := _cause(chosen, other)) else "."
+    full = [way.on_the_mean for way in among if way.full]
+    if not chosen.full and full:
         times = chosen.plan.n / chosen.plan.sampler.divisor(chosen.plan.n)
-        told += f" The full batch has {mean:.5f} C on the mean, for {times:.3g} times the forward passes."
+        told += f" The full batch has {rounded_up(min(full))} C on the mean, for {times:.3g} times the forward passes."
     return told
+
+
+def _cause(chosen: Way, other: Way) -> str:
+    """Why ``other`` needs more noise, where that can be computed; else nothing.
+
+    Over many steps the privacy losses add up to a normal one, and their variance decides. It is computed for both at
+    the deviation of the chosen one. Over few steps their tails decide, for which no one number stands.
+    """
+    if isinstance(other.mechanism, EachGaussianMechanism):
+        return "clipped each, a record may move the K-vector by C sqrt(K), and not by C as when clipped jointly"
+    same = replace(
+        other.mechanism, noise_multiplier=other.mechanism.noise_multiplier * chosen.deviation / other.deviation
+    )
+    mine, others = (_spread(replace(chosen.plan, mechanism=mechanism)) for mechanism in (chosen.mechanism, same))
+    if chosen.plan.steps < _MANY or others <= mine:
+        return ""
+    varies = f"a step's privacy loss has {others / mine:.3g} times the variance with it"
+    return f"at a deviation of {chosen.deviation:.3g} C, {varies}, and over many steps the losses add up"
+
+
+def _spread(plan: Plan) -> float:
+    parts = parts_of(plan.event())
+    return math.fsum(part.count * (divergence(part, plan.relation) or 0.0) for part in parts)

@@ -53,7 +53,7 @@ class OsEntropy:
         return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, size: int) -> Floats:
-        """Standard normal numbers by inversion, in double precision: an idealisation; DPGD-0th's vectors use it."""
+        """Standard normal numbers by inversion, in double precision: for what no record is added to."""
         return np.asarray(ndtri(self.uniform(size)), dtype=np.float64)
 
 

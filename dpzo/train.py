@@ -5,7 +5,7 @@ from itertools import chain
 
 from torch import Tensor
 
-from dpzo.algorithms import MECHANISMS, PRUNED, SEVERAL_DIRECTIONS, STAGEWISE, STEPS
+from dpzo.algorithms import STEPS, check
 from dpzo.directions import ahead
 from dpzo.errors import Refusal
 from dpzo.ledger import Ledger
@@ -35,7 +35,7 @@ def run(
 
     Raises:
         Refusal: at the call, before anything is spent: ``data`` of another length or unit than the plan's, an unknown
-            algorithm, or a ledger of another run.
+            algorithm, a budget too small for one step, or a ledger of another run.
     """
     if len(data) != plan.n:
         raise Refusal(
@@ -45,28 +45,14 @@ def run(
         )
     if (unit := getattr(data, "unit", "record")) != plan.unit:
         raise Refusal(f"data whose unit is a {plan.unit}, as the plan's", f"a {unit}", "Plan for the data's unit.")
-    if plan.algorithm not in STEPS:
-        raise Refusal(f"an algorithm among {', '.join(STEPS)}", repr(plan.algorithm), "Choose one.")
-    if not isinstance(plan.mechanism, fits := MECHANISMS[plan.algorithm]):
-        names = " or ".join(kind.__name__ for kind in fits)
-        raise Refusal(f"{names} for {plan.algorithm}", type(plan.mechanism).__name__, "Use the algorithm's own plan.")
-    _check_algorithm(plan)
+    check(plan)
     walk = Walk(plan, model)
-    end = plan.steps if budget is None else plan.affordable(*budget)
+    end = plan.end_of(budget)
     known = [] if ledger is None else ledger.begin(plan, model.params, streams, data)
     start = 0 if ledger is None else ledger.charged
     if ledger is not None:
         refuse_halfway(plan, ledger.known)
     return chain(replayed(walk, known), _steps(walk, data, streams, range(start, end), ledger))
-
-
-def _check_algorithm(plan: Plan) -> None:
-    if (K := plan.mechanism.directions) > 1 and plan.algorithm not in SEVERAL_DIRECTIONS:
-        raise Refusal(f"one direction a step for {plan.algorithm}", K, "Plan dp_aggzo or dp_zoso for several.")
-    if plan.algorithm not in STAGEWISE and any(stage.proximal for stage in plan.stages):
-        raise Refusal(f"stages that do not pull, for {plan.algorithm}", "a proximal weight", "Plan dp_zoso.")
-    if plan.algorithm not in PRUNED and plan.pruning is not None:
-        raise Refusal(f"no pruning for {plan.algorithm}", plan.pruning, "Plan dp_zopo.")
 
 
 def _steps(walk: Walk, data: Data, streams: Streams, indices: range, ledger: Ledger | None) -> Iterator[Step]:

@@ -1,16 +1,21 @@
-"""What a privacy statement says in words: one sentence for each part of a plan, and none for what is not there."""
+"""What a privacy statement says in words: one sentence for each part of a plan, and none for what is not there.
+
+What somebody else wrote (an author, a model) is shown as it stands, by ``one_line``, and never in the first line.
+"""
 
 import math
-from decimal import ROUND_CEILING, Context
 from typing import TYPE_CHECKING, Any
 
 from dpzo.accounting import Relation
 from dpzo.mechanisms import GRID, GaussianVectorMechanism, PlainSum
 from dpzo.noise import total_variation
 from dpzo.plan import Plan
+from dpzo.printing import one_line, rounded_up
 
 if TYPE_CHECKING:
     from dpzo.report import Statement
+
+NO_MODEL = "This statement was made without the model."
 
 _CHANGES = {
     Relation.ADD_REMOVE: "adding or removing one {}",
@@ -51,9 +56,10 @@ def words_of(made: "Statement") -> dict[str, Any]:
     one = unit if unit == "record" else f"{unit} with all that is theirs"
     sampler = plan.describe()["sampler"]
     losses = "its own, whoever else is in the batch: the model promises it"
-    if made.couples_records is not None:
-        losses = "not promised to be its own, and what its batch does to it is not in the sensitivity. "
-        losses += made.couples_records
+    if said := [text for text in (made.couples_records, made.untried) if text is not None]:
+        losses = "not promised to be its own, and what its batch does to it is not in the sensitivity. " + " ".join(
+            said
+        )
     transcript = f"the transcript: the public seed of the directions and {_count('number', plan)} for each step"
     if isinstance(mechanism, GaussianVectorMechanism):
         transcript = "every iterate (the weights after each step) and the public seed of the directions"
@@ -68,6 +74,8 @@ def words_of(made: "Statement") -> dict[str, Any]:
         "draws": made.charged * mechanism.directions,
         "total_variation": draw_distance(plan),
         "losses": losses,
+        "guess": f"of two neighbours, at even odds, nobody tells which it was more often than "
+        f"{rounded_up(100 * (1 - made.doubt))} times in 100",
         "covered": [
             transcript,
             "what follows from it and the starting weights: the trained weights, means of iterates, replays",
@@ -82,9 +90,68 @@ def words_of(made: "Statement") -> dict[str, Any]:
     }
 
 
+def markdown(made: "Statement") -> str:
+    """The statement as Markdown, without a heading; its first line is the verdict."""
+    words, plan, reasons = words_of(made), made.plan, made.not_private
+    facts = {
+        "guarantee": "none" if reasons else f"for any {words['neighbours']}",
+        "a guess": "nothing limits it" if reasons else words["guess"],
+        "relation": str(plan.relation),
+        "unit": f"one {plan.unit}",
+        "n": f"{plan.n:,} {plan.unit}s: a public number, which is not hidden",
+        "algorithm": plan.algorithm,
+        "sampler, as run": words["sampler"],
+        "sampler, as analysed": "the same: one object makes the batches and tells the accountant",
+        "mechanism": words["mechanism"],
+        "noise": words["noise"],
+        "stages": stages_of(plan),
+        "steps": f"{made.charged:,} charged of {plan.steps:,} planned; {made.released:,} released",
+        "accountant": f"{words['accounting']}; dp-accounting {made.dp_accounting}, dpzo {made.dpzo}",
+        "a record's loss": words["losses"],
+        "cost of tuning": made.tuning,
+        "pretraining": made.pretraining,
+    }
+    if made.not_accounted and not reasons:
+        facts["guarantee"] = f"if each record's loss is its own, {facts['guarantee']}; else none"
+    parts = [
+        _verdict(made) + ".",
+        "| | |\n| --- | --- |\n" + "\n".join(f"| {k} | {one_line(v)} |" for k, v in facts.items()),
+    ]
+    if not made.secret and math.isfinite(made.epsilon_of_plan):
+        parts.append(f"With secret streams the whole plan would cost epsilon = {rounded_up(made.epsilon_of_plan)}.")
+    elif not reasons and made.charged < plan.steps:
+        whole = f"epsilon = {rounded_up(made.epsilon_of_plan)}, the whole plan's"
+        parts.append(f"If the run was stopped because of what it had released, it has {whole}.")
+    for title, items in (
+        ("Released, and covered" if made.private else "Released", words["covered"]),
+        ("Released, and not covered", made.uncovered),
+        ("Not released, and not covered if it ever is", words["withheld"]),
+    ):
+        parts += ["\n".join([f"{title}:", "", *(f"- {one_line(item)}" for item in items)])] if items else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(made: "Statement") -> str:
+    numbers = f"epsilon = {rounded_up(made.epsilon)}, delta = {rounded_up(made.delta)}"
+    if made.not_private:
+        verdict = f"**NOT PRIVATE**: {'; '.join(made.not_private)}"
+    elif made.not_accounted:
+        verdict = (
+            "**NOT ACCOUNTED**: a record's loss may depend on who else is in its batch, and by how much was not "
+            f"tried (below); if it did not, {numbers} would hold"
+        )
+    else:
+        verdict = f"**Differentially private**: {numbers}"
+        if made.couples_records == NO_MODEL:
+            verdict += "; made without the model, so on the condition that each record's loss is its own"
+        elif made.couples_records is not None:
+            verdict += "; how a batch's shape rounds a record's loss is not accounted (below)"
+    return verdict + ("; what else was released is not covered (below)" if made.uncovered else "")
+
+
 def draw_distance(plan: Plan) -> float | None:
-    """How far one draw's law is from the ideal noise's, in total variation; None where that is not bounded."""
-    if isinstance(plan.mechanism, PlainSum | GaussianVectorMechanism):
+    """How far one draw's law is from the ideal noise's, in total variation; None where there is no noise."""
+    if isinstance(plan.mechanism, PlainSum):
         return None
     multipliers = {plan.mechanism.noise_multiplier * stage.noise_scale for stage in plan.stages}
     return max(total_variation(multiplier * GRID) for multiplier in multipliers)
@@ -127,25 +194,17 @@ def _noise(made: "Statement") -> str:
     if isinstance(made.plan.mechanism, PlainSum):
         return "none"
     source = "from the secret stream" if made.secret else "from a seed, not secret"
-    if (distance := draw_distance(made.plan)) is None:
-        return f"{source}, in double precision: it idealises real-valued noise, and its error is not in delta"
+    where = ""
+    if isinstance(made.plan.mechanism, GaussianVectorMechanism):
+        source += "; across the direction of a step, where no record moves the sum, in double precision"
+        where = " along it"
     return (
-        f"{source}; exact on a grid of C / 2**24 but for a total variation below {rounded_up(distance)} a draw, "
-        f"which adds {rounded_up(made.delta_of_noise or 0.0)} to delta over {_count('draw', made.plan, made.charged)}: "
-        "included"
+        f"{source}; exact{where} on a grid of C / 2**24 but for a total variation below "
+        f"{rounded_up(draw_distance(made.plan) or 0.0)} a draw, which adds {rounded_up(made.delta_of_noise or 0.0)} to "
+        f"delta over {_count('draw', made.plan, made.charged)}: included"
     )
 
 
 def _count(noun: str, plan: Plan, steps: int = 1) -> str:
     count = steps * plan.mechanism.directions
     return f"{count:,} {noun}" + ("s" if count != 1 else "")
-
-
-def rounded_up(value: float) -> str:
-    """Four digits, never less than the value."""
-    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(value))):g}"
-
-
-def one_line(text: str) -> str:
-    """The text as one line that can end no table cell and no comment."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

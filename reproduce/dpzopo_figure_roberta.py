@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from dpzo import Pruning, Refusal, accounting
 from dpzo.files import write_whole
+from dpzo.printing import rounded_up
 from reproduce import reported
 from reproduce.engine import say
 from reproduce.results import Results
@@ -128,7 +129,7 @@ def notes(study: Study, made: list[Row]) -> str:
         "which set the directions; batches and noise are each run's own, training and test set the same for all.",
         "\\* Liu et al. 2024, RoBERTa-large (355M), read off their figure; for MR its SST-2 panel. Full fine-tuning in "
         "the released code clips batches, not records: no DP. Its delta is 1/n, at which our zeroth-order runs would "
-        f"have epsilon = {', '.join(f'{epsilon:.2f}' for epsilon in at_one_over_n(study, made, n))}.",
+        f"have epsilon = {', '.join(map(rounded_up, at_one_over_n(study, made, n)))}.",
         f"Here: {s.model}, trained {', '.join(s.trainable)}; n = {n:,}, Poisson batches of {s.batch_size} expected, "
         f"T = {s.steps:,} for every zeroth-order method (stages of T/6, T/3, T/2 with halving step sizes, no pull), "
         f"lambda = {s.zo_eps:g}, C = 1 on the derivative; the rows FT are DP-AdamW, each record's gradient clipped, in "

@@ -21,6 +21,7 @@ from dpzo.models.load import Loaded
 from dpzo.models.prompted import PromptedModel
 from dpzo.models.rescaled import Rescaled
 from dpzo.plan import sampler_of
+from dpzo.printing import rounded_up
 from dpzo.report import statement, write
 from dpzo.tasks import Example, Split, Task, k_shot, subsample
 from reproduce.last_prefix import prefixed
@@ -207,7 +208,7 @@ class Bench:
                     average.add(step.index)
                 bar.update()
                 if step.index + 1 in spent:
-                    bar.set_postfix_str(f"epsilon spent {spent[step.index + 1]:.2f}")
+                    bar.set_postfix_str(f"epsilon spent {rounded_up(spent[step.index + 1])}")
             seconds = time.perf_counter() - began
         if private and self.out is not None:
             told = statement(

@@ -43,7 +43,8 @@ def first_order_plan(settings: FirstOrder, n: int, epsilon: float, delta: float)
 def dp_adamw(plan: Plan, settings: FirstOrder, model: PromptedModel, data: Records, streams: Streams) -> Iterator[int]:
     """Train ``model.params`` in place; yields the number of each step.
 
-    The noise is drawn from the secret stream in double precision: an idealisation, as for DPGD-0th.
+    The noise is drawn from the secret stream in double precision: an idealisation, which no privacy statement of dpzo
+    is made for. (DPGD-0th's noise is exact along the one line that records move; gradients move all of them.)
 
     Source: Abadi et al. 2016, Alg. 1, with AdamW's update (Li et al. 2022).
     """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from dpzo.printing import rounded_up
 from reproduce.engine import RELATION, Cell
 from reproduce.recipes import Recipe
 from reproduce.results import Results
@@ -68,7 +69,8 @@ def markdown(entries: Sequence[Entry], titles: dict[str, str], model: str, paper
         if e.runs:
             ours = f"{e.accuracies.mean():.1f}" + (f" ± {e.half:.1f}" if e.half is not None else "")
         cells = [e.row, titles[e.task], ours, str(len(e.runs)) if e.runs and e.runs[0].get("steps") else ""]
-        cells += [_number(e.mean("epsilon"), "{:.3f}"), _number(e.mean("noise_multiplier"), "{:.3f}")]
+        epsilon = e.mean("epsilon")
+        cells += ["" if epsilon is None else rounded_up(epsilon), _number(e.mean("noise_multiplier"), "{:.3f}")]
         cells += [_number(e.mean("seconds_per_step"), "{:.4f}"), _number(e.mean("peak_memory_mib"), "{:.0f}")]
         lines.append(_row([*cells, paper(e.row, e.task) or ""]))
     return "\n".join(lines) + "\n"

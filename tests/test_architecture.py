@@ -17,6 +17,7 @@ MAY_IMPORT |= {
     "kernels": {"kernels", "errors", "files"},
     "files": {"errors"},
     "errors": set(),
+    "printing": set(),
     "memory": {"errors"},
     "randomness": BASE,
     "noise": BASE,

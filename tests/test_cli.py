@@ -1,5 +1,6 @@
 """The command line, run as its users run it."""
 
+import logging
 import math
 import sys
 from itertools import islice, pairwise
@@ -13,6 +14,7 @@ from dpzo.accounting import epsilon
 from dpzo.cli import app, main
 from dpzo.ledger import read
 from dpzo.models.quadratic import Quadratic
+from dpzo.printing import rounded_up
 
 
 @pytest.fixture
@@ -66,12 +68,9 @@ def test_plan_prints_every_mechanism_and_accountant_and_the_papers_noise(dpzo):
         ("Gaussian", "full batch", "Lemma 2.2 (replace-one)"),
     ]
     # Lemma 2.2 at T = 1000: 4 sqrt(2000 log(e + 2e5)) / 2; the epsilon that it delivers does not depend on T.
-    assert rows["Gaussian", "full batch", "Lemma 2.2 (replace-one)"][4:8] == [
-        "312.4879",
-        "312.4879",
-        "0.30516",
-        "0.7350",
-    ]
+    lemma = 4 * math.sqrt(2000 * math.log(math.e + 2e5)) / 2
+    told = rows["Gaussian", "full batch", "Lemma 2.2 (replace-one)"][4:8]
+    assert told == [rounded_up(lemma, 6), rounded_up(lemma, 6), rounded_up(lemma / 1024, 6), "0.7351"]
     # Pure epsilon 2 over 1000 steps: q (e^(1/b) - 1) = e^0.002 - 1, and a deviation of sqrt(2) b.
     b = 1 / math.log1p(16 * math.expm1(0.002))
     pure = rows["Laplace", "Poisson, 64", "pure, delta = 0"]
@@ -104,6 +103,45 @@ def test_plan_under_replace_one_leaves_out_what_nothing_covers(dpzo):
     code, out, _ = dpzo(*PLAN, "--batch-size", "64", "--relation", "replace-one")
     assert code == 0
     assert [row[1:4] for row in cells(out) if row[2] != "full batch"] == [["Gaussian", "Poisson, 64", "PLD"]]
+
+
+def test_plan_answers_by_row_and_no_library_warns(dpzo, caplog):
+    """Kills: RDP's refusal for the table's; eighteen lines of a library's warnings."""
+    target = ("--n", "1000", "--epsilon", "0.01", "--delta", "1e-12", "--batch-size", "16")
+    code, out, err = dpzo(*PLAN, *target)
+    assert code == 0
+    rows = {tuple(row[1:4]): row[4:] for row in cells(out)}
+    assert rows["Gaussian", "full batch", "RDP"] == [""] * 5
+    assert float(rows["Gaussian", "full batch", "exact"][0]) == pytest.approx(18310.2, rel=1e-5)
+    assert "Gaussian noise by RDP, full batch: not reached; noise of 1,000,000 C still leaves" in out
+    assert err.startswith("9 of 11 ways lead to the target; calibrated in ")
+    assert err.count("\n") == 1
+    assert not [record for record in caplog.records if record.name == "absl"]
+    assert logging.getLogger("absl").filters == []
+
+
+def test_a_message_cannot_steer_the_terminal_or_be_read_as_markup(dpzo, tmp_path):
+    assert "(U+001B)[2J" in refused(dpzo("epsilon", "--delta", "1e-5", "--ledger", "\x1b[2Jrun"))
+    path = tmp_path / "[red]\x1b[2J[" / "run[/].ledger"
+    path.parent.mkdir(parents=True)
+    plan = dpzero(
+        n=100, steps=2, step_size=0.1, zo_eps=0.1, clip_threshold=1.0, noise_multiplier=3.0, relation=Relation.ZERO_OUT
+    )
+    with Ledger(path) as ledger:
+        list(run(plan, Quadratic(torch.ones(3), torch.ones(3)), torch.zeros(100, 3), Streams.secure(1), ledger=ledger))
+    code, out, _ = dpzo("epsilon", "--ledger", str(path), "--delta", "1e-5")
+    assert code == 0
+    assert "[red](U+001B)[2J[/run[/].ledger" in out.replace("\n", "")
+    assert "\x1b" not in out
+
+
+def test_small_numbers_are_not_printed_as_nothing(dpzo):
+    """Kills: 1.17e-5 printed as 0.0000."""
+    code, out, _ = dpzo(*COST, "--noise-multiplier", "3.9e5")
+    assert code == 0
+    spent = {row[0]: float(row[2]) for row in cells(out)}
+    exact = epsilon(SelfComposedDpEvent(GaussianDpEvent(3.9e5), 100), 1e-5, Relation.ADD_REMOVE)
+    assert 0 < exact <= spent["exact"] <= exact * 1.001
 
 
 @pytest.mark.parametrize(
@@ -185,7 +223,8 @@ def test_epsilon_by_every_accountant_that_applies(dpzo, more, accountants):
     names = {"exact": "closed-form", "PLD": "pld", "RDP": "rdp", "pure, delta = 0": "pure"}
     for name, (at, spent) in rows.items():
         assert float(at) == (0 if name.startswith("pure") else 1e-5)
-        assert float(spent) == pytest.approx(epsilon(event, float(at), relation, names[name]), abs=1e-4)
+        exact = epsilon(event, float(at), relation, names[name])
+        assert exact <= float(spent) <= exact * 1.001
     assert f"{relation} neighbours" in out
 
 
@@ -229,7 +268,7 @@ def test_epsilon_of_a_ledger(dpzo, tmp_path, private):
     code, out, _ = dpzo("epsilon", "--ledger", str(path), "--delta", "1e-5")
     assert code == 0
     charged = read(path).charged
-    assert {row[0]: row[2] for row in cells(out)}["PLD"] == f"{plan.epsilon(1e-5, steps=charged):.4f}"
+    assert {row[0]: row[2] for row in cells(out)}["PLD"] == rounded_up(plan.epsilon(1e-5, steps=charged))
     for word in ("zero-out", "record", f"{charged} of 10 steps charged", "4 released", "PoissonSampler"):
         assert word in out
     assert ("NOT PRIVATE" in out) != private

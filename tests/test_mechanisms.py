@@ -203,6 +203,11 @@ def test_the_largest_multiplier_and_thresholds_release_finite_numbers(kind):
             assert got != 0
 
 
+def along(values, norm, bound=C, noise=None):
+    """The vector mechanism's release along u."""
+    return float(GaussianVectorMechanism(bound, 1.0).release(np.array(values, dtype=float), noise or Word(LAST), norm))
+
+
 @given(st.lists(ANY_FLOAT, max_size=6), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 2**32))
 def test_vector_clip_is_the_explicit_clip_of_each_vector(values, bound, norm, seed):
     u = np.random.default_rng(seed).standard_normal(4)
@@ -212,14 +217,26 @@ def test_vector_clip_is_the_explicit_clip_of_each_vector(values, bound, norm, se
         g = (v if math.isfinite(v) else 0.0) * u.astype(np.longdouble)
         length = np.sqrt(np.sum(g * g))
         total = total + (g if length <= bound else g * (bound / length))
-    s = GaussianVectorMechanism(bound, 1.0).clipped_sum(np.array(values, dtype=float), norm)
-    np.testing.assert_allclose((s * u).astype(float), total.astype(float), rtol=1e-9, atol=1e-9 * bound)
+    released = along(values, norm, bound) * u / norm
+    np.testing.assert_allclose(released, total.astype(float), rtol=1e-9, atol=bound * (1e-9 + len(values) / GRID))
 
 
-@given(ANY_FLOAT, st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
-def test_a_clipped_vector_is_no_longer_than_c(v, bound, norm):
-    s = GaussianVectorMechanism(bound, 1.0).clipped_sum(np.array([v]), norm)
-    assert abs(s) * norm <= bound * (1 + 1e-15)
+@given(ANY_FLOAT, ANY_FLOAT, THRESHOLD, st.floats(1e-9, 1e9))
+@example(v=1.7e308, w=1.7e308, bound=2.0**-960, norm=1e9)
+@example(v=1.7e308, w=math.nan, bound=2.0**960, norm=1e-9)
+def test_a_clipped_vector_is_no_longer_than_c(v, w, bound, norm):
+    """Kills: a sum in floating point; a clip that the rounding of C / ||u|| leaves a hair too wide."""
+    assert abs(along([v], norm, bound)) <= bound
+    assert along([v, w], norm, bound) == along([v], norm, bound) + along([w], norm, bound)
+    step = bound / GRID
+    assert along([v], norm, bound) / step == round(along([v], norm, bound) / step)
+
+
+def test_a_vectors_noise_along_u_is_the_scalars():
+    for seed in range(20):
+        z = int(rounded_gaussian(GRID, 1, SeededEntropy(seed))[0])
+        assert along([0.5], 1.5, noise=SeededEntropy(seed)) == (z + GRID) * (C / GRID)
+        assert along([], 1.5, noise=SeededEntropy(seed)) == z * (C / GRID)
 
 
 def test_plain_sum_is_the_sum_of_the_finite_values_and_not_private():
@@ -255,9 +272,14 @@ def test_what_would_leave_the_numbers_is_refused(kind, arguments):
         kind(*arguments)
 
 
-@KINDS
-@pytest.mark.parametrize("shape", [(), (3, 2), (1, 2), (0, 2), (2, 1, 1)], ids=str)
+@ALL
+@pytest.mark.parametrize("shape", [(), (3, 2), (1, 2), (0, 2), (2, 1, 1), (17, 5)], ids=str)
 def test_values_that_are_not_one_for_each_record_are_refused(kind, shape):
-    """Kills: a model's mean over the batch taken for one record's value, which a batch could move by 2C."""
-    with pytest.raises(Refusal):
-        kind(C, 1.0).release(np.ones(shape), OsEntropy())
+    """Kills: a model's mean over the batch taken for one record's value, which a batch could move by 2C.
+
+    And a refusal that tells how many records were in the batch: whoever is in it is private, and so is their number.
+    """
+    norm = (1.0,) if kind is GaussianVectorMechanism else ()
+    with pytest.raises(Refusal) as caught:
+        kind(C, 1.0).release(np.ones(shape), OsEntropy(), *norm)
+    assert "17" not in str(caught.value)

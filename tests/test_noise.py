@@ -4,7 +4,10 @@ Given that, the law is a count of words, which is made here in full for short wo
 """
 
 import math
+import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import mpmath
@@ -16,7 +19,7 @@ from scipy import stats
 
 from dpzo import noise
 from dpzo.noise import rounded_gaussian, rounded_laplace, total_variation
-from dpzo.randomness import OsEntropy
+from dpzo.randomness import OsEntropy, SeededEntropy
 from tests.chance import ALPHA, binomial_p, ks_p, scale_p
 
 
@@ -139,8 +142,7 @@ def test_the_filters_margin_is_a_thousand_times_the_error_of_double_precision(la
 def test_the_exact_quantile_has_sixty_digits(law):
     with mpmath.workdps(120):
         for point in [mpmath.ldexp(2 * j + 1, -129) for j in (0, 1, 2**40 + 1, 2**126 + 12345, 2**127 - 1)]:
-            with mpmath.workdps(90):
-                q = law.exact(point)
+            q = mpmath.mpf(law.exact(point))
             slope = mpmath.diff(law.tail, q)
             assert abs((law.tail(q) - point) / slope) < mpmath.mpf(10) ** -60 * (1 + q)
 
@@ -159,6 +161,42 @@ def test_each_draw_has_a_word_of_its_own(law):
     assert together.tolist() == [drawn(law, 1e6, word) for word in words]
     assert len(set(together.tolist())) == 4
     assert law.draw(1e6, 0, Words()).shape == (0,)
+
+
+@BOTH
+def test_no_other_thread_reaches_the_precision_of_a_draw(law):
+    """Kills: mpmath's one context for all, whose precision any thread may set, and each draw of another thread does."""
+
+    def drawn(seed):
+        return law.draw(2.0**55, 100, SeededEntropy(seed)).tolist()
+
+    def meddling():
+        while not done.is_set():
+            mpmath.mp.dps = 5
+            with mpmath.workdps(15):
+                mpmath.erfinv(0.3)
+
+    alone, done = [drawn(seed) for seed in range(4)], threading.Event()
+    before, interval, meddler = mpmath.mp.dps, sys.getswitchinterval(), threading.Thread(target=meddling)
+    try:
+        sys.setswitchinterval(1e-5)  # threads take turns within a draw, not once in several
+        meddler.start()
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(drawn, range(4))) == alone
+    finally:
+        done.set()
+        meddler.join()
+        sys.setswitchinterval(interval)
+        mpmath.mp.dps = before
+
+
+@BOTH
+def test_the_callers_precision_stays_and_does_not_count(law):
+    words = [2**100 + 1, 2**120, 5 * 2**125, 3]
+    expected = law.draw(2.0**55, 4, Words(*words)).tolist()
+    with mpmath.workdps(6):
+        assert law.draw(2.0**55, 4, Words(*words)).tolist() == expected
+        assert mpmath.mp.dps == 6
 
 
 def masses(law, scale, reach):

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import fields, replace
 from importlib.metadata import version
 from itertools import islice
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 import dpzo
-from dpzo import Ledger, Refusal, Relation, Streams, dp_aggzo, dpgd_zeroth, dpzero, ledger, mezo, run, wording
+from dpzo import Ledger, Refusal, Relation, Stage, Streams, dp_aggzo, dpgd_zeroth, dpzero, ledger, mezo, run, wording
 from dpzo.accounting import ACCOUNTANTS
 from dpzo.mechanisms import GaussianMechanism, LaplaceMechanism, Mechanism
 from dpzo.models.quadratic import Quadratic
@@ -193,11 +194,55 @@ def test_a_plan_without_noise_is_not_private_whatever_its_streams():
     assert "| noise | none |" in made.markdown()
 
 
-def test_an_epsilon_that_no_accountant_bounds_is_not_private():
-    plan = replace(PLANS["poisson"], mechanism=replace(PLANS["poisson"].mechanism, noise_multiplier=1e-3))
-    made = statement(plan, DELTA, private=True)
-    finite = math.isfinite(plan.epsilon(DELTA))
-    assert ("NOT PRIVATE" in made.markdown().splitlines()[0]) == (not finite)
+def with_noise(multiplier, name="dpzero", **more):
+    plan = PLANS[name]
+    return replace(plan, mechanism=replace(plan.mechanism, noise_multiplier=multiplier), **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplier"), [("dpzero", 1e-9), ("dpzero", 0.05), ("poisson", 0.05), ("dpgd-0th", 1e-9), ("each", 1e-3)]
+)
+def test_an_epsilon_that_promises_nothing_is_not_called_private(name, multiplier):
+    """Kills: "Differentially private: epsilon = 1.5e+19, delta = 1"."""
+    made = statement(with_noise(multiplier, name), DELTA, private=True, model=Promises())
+    assert made.markdown().startswith("**NOT PRIVATE**: ")
+    assert not json.loads(made.json())["private"]
+    assert "| guarantee | none |" in made.markdown()
+    assert Statement.from_json(made.json()) == made
+
+
+def test_a_promise_is_one_as_long_as_it_leaves_doubt():
+    """At epsilon = ln(1e9 - 1) = 20.72 whoever guesses may be wrong once in a billion times. Kills: another limit."""
+    limit = math.log(1e9 * (1 - DELTA) - 1)
+    at = optimize.brentq(lambda multiplier: gaussian_epsilon(math.sqrt(6) / multiplier, DELTA) - limit, 0.2, 2.0)
+    above, below = (
+        statement(with_noise(at * factor), DELTA, private=True, model=Promises()) for factor in (0.999, 1.001)
+    )
+    assert 20.6 < below.epsilon < limit < above.epsilon < 20.8
+    assert below.markdown().startswith("**Differentially private**: epsilon = 20.")
+    assert above.markdown().startswith("**NOT PRIVATE**: epsilon = 20.")
+    assert "than once in 1,000,000,000" in above.markdown().splitlines()[0]
+
+
+def test_a_delta_of_one_record_in_n_is_not_called_private():
+    """The distance of the noise alone may lift a delta above 1/n, where publishing a record would be allowed."""
+    made = replace(statement(PLANS["dpzero"], DELTA, private=True, model=Promises()), delta=0.05)
+    assert made.markdown().startswith("**NOT PRIVATE**: ")
+    assert "one record in 20" in made.markdown().splitlines()[0]
+    assert replace(made, delta=0.0499).private
+
+
+@given(st.floats(0.4, 30), st.integers(1, 6), st.sampled_from(["add-remove", "replace-one"]))
+def test_the_limit_on_a_guess_is_that_of_the_best_test_of_two_gaussians(multiplier, steps, relation):
+    """The best guess between N(0, 1) and N(mu, 1) is right with probability Phi(mu / 2), which the limit bounds."""
+    plan = with_noise(multiplier, relation=Relation(relation))
+    made = statement(plan, DELTA, private=True, steps=steps)
+    mu = (2 if relation == "replace-one" else 1) * math.sqrt(steps) / multiplier
+    assert stats.norm.sf(mu / 2) >= made.doubt
+    assert made.doubt == pytest.approx((1 - made.delta) / (1 + math.exp(made.epsilon)), rel=1e-9)
+    if made.private:
+        told = float(made.markdown().split("more often than ")[1].split(" times")[0])
+        assert told >= 100 * (1 - made.doubt) - 1e-9
 
 
 @EVERY
@@ -241,7 +286,7 @@ def test_a_run_that_was_cut_short_tells_the_price_of_the_whole_plan_too():
 
 
 @pytest.mark.parametrize(
-    ("name", "draws"), [("dpzero", 6), ("aggzo", 18), ("each", 18), ("laplace", 6), ("dpgd-0th", None), ("mezo", None)]
+    ("name", "draws"), [("dpzero", 6), ("aggzo", 18), ("each", 18), ("laplace", 6), ("dpgd-0th", 6), ("mezo", None)]
 )
 def test_delta_includes_the_distance_of_the_drawn_noise_from_the_ideal(name, draws):
     """Scale 2 * 2**24 on the grid: |k| <= 90 scale + 1 takes (90 scale + 2) / 2**128 a draw, times 1 + e^epsilon."""
@@ -249,8 +294,8 @@ def test_delta_includes_the_distance_of_the_drawn_noise_from_the_ideal(name, dra
     if draws is None:
         assert made.delta_of_noise is None
         assert made.delta == DELTA
-        assert ("idealises" in made.markdown()) == (name == "dpgd-0th")
         return
+    assert ("exact along it on a grid" in made.markdown()) == (name == "dpgd-0th")
     one = (90 * 2 * 2**24 + 2) / 2**128
     assert made.delta_of_noise == pytest.approx(draws * one * (1 + math.exp(made.epsilon)), rel=1e-9, abs=0)
     assert made.delta == DELTA + made.delta_of_noise
@@ -265,29 +310,53 @@ def test_so_little_noise_that_its_distance_counts_is_in_delta():
     made = statement(plan, DELTA, private=True)
     assert made.epsilon > 60
     assert made.delta > DELTA * 1.001
-    assert "delta = 0.001." not in made.markdown().splitlines()[0]
-
-
-class Says:
-    couples_records = "The kernel may move a loss by 1e-6 with the batch"
+    assert "delta = 0.001 " not in made.markdown().splitlines()[0]
 
 
 class Promises:
     couples_records = None
 
 
+class Says:
+    couples_records = "The kernel may move a loss by 1e-6 with the batch."
+
+
+class Tried(Says):
+    untried = None
+
+
+class NotTried(Promises):
+    untried = "made-up records could not be evaluated"
+
+
+KINDS = {"promises": Promises(), "says": Says(), "tried": Tried(), "untried": NotTried(), "silent": 3, "none": None}
+
+
 def test_what_the_model_says_of_its_losses_is_in_the_statement():
-    plan = PLANS["dpzero"]
-    assert "the model promises it" in statement(plan, DELTA, private=True, model=Promises()).markdown()
-    assert (
-        "not in the sensitivity. The kernel may move a loss by 1e-6"
-        in statement(plan, DELTA, private=True, model=Says()).markdown()
-    )
-    silent = statement(plan, DELTA, private=True, model=object()).markdown()
-    absent = statement(plan, DELTA, private=True).markdown()
-    assert "object does not say whether it is." in silent
-    assert "made without the model" in absent
-    assert "the model promises it" not in silent + absent
+    """Kills: an attention across records that is told as rounding, in the middle of a table."""
+    told = {kind: statement(PLANS["dpzero"], DELTA, private=True, model=model) for kind, model in KINDS.items()}
+    first = {kind: made.markdown().splitlines()[0] for kind, made in told.items()}
+    assert re.fullmatch(r"\*\*Differentially private\*\*: epsilon = [\d.]+, delta = [\d.]+\.", first["promises"])
+    assert first["says"].startswith("**NOT ACCOUNTED**: a record's loss may depend on who else is in its batch")
+    assert first["silent"] == first["says"] == first["untried"]
+    assert first["none"].startswith("**Differentially private**: ")
+    assert "on the condition that each record's loss is its own" in first["none"]
+    assert "rounds a record's loss is not accounted (below)" in first["tried"]
+    text = {kind: made.markdown() for kind, made in told.items()}
+    assert "the model promises it" in text["promises"]
+    assert "not in the sensitivity. The kernel may move a loss by 1e-6 with the batch. No run" in text["says"]
+    assert "by 1e-6 with the batch. |" in text["tried"]
+    assert "made-up records could not be evaluated |" in text["untried"]
+    assert "int does not say whether it is." in text["silent"]
+    assert "made without the model" in text["none"]
+    assert sum("the model promises it" in told for told in text.values()) == 1
+    assert {kind: made.private for kind, made in told.items()} == {
+        "promises": True, "says": False, "tried": True, "untried": False, "silent": False, "none": True,
+    }  # fmt: skip
+    assert sum("and covered:" in told for told in text.values()) == 3
+    for made in told.values():
+        assert Statement.from_json(made.json()) == made
+        assert json.loads(made.json())["private"] == made.private
 
 
 @pytest.mark.parametrize(
@@ -310,7 +379,7 @@ def test_neighbours_are_told_in_words(relation, words):
 def test_a_printed_epsilon_is_never_less_than_the_true_one(multiplier, steps):
     plan = replace(PLANS["dpzero"], mechanism=replace(PLANS["dpzero"].mechanism, noise_multiplier=multiplier))
     made = statement(plan, DELTA, private=True, steps=steps)
-    printed = float(made.markdown().split("epsilon = ")[1].split(",")[0])
+    printed = float(re.split("[ ,]", made.markdown().split("epsilon = ")[1])[0])
     assert made.epsilon <= printed <= 1.001 * made.epsilon + 1e-12
 
 
@@ -381,6 +450,27 @@ def test_bad_input_is_refused(bad):
         statement(PLANS["poisson"], **given)
 
 
+NOBODY_RUNS = {
+    "another algorithm's mechanism": replace(PLANS["dpzero"], algorithm="dpgd-0th"),
+    "noise under the name of none": replace(PLANS["dpzero"], algorithm="mezo"),
+    "no noise under a private name": replace(PLANS["mezo"], algorithm="dpzero"),
+    "several directions": replace(PLANS["aggzo"], algorithm="dp-zoso", mechanism=PLANS["each"].mechanism),
+    "an unknown algorithm": replace(PLANS["dpzero"], algorithm="dp-adamw ![x](y)"),
+    "a pull": replace(PLANS["dpzero"], stages=(Stage(6, 0.1, 0.1, proximal=0.5),)),
+}
+
+
+@pytest.mark.parametrize("plan", NOBODY_RUNS.values(), ids=NOBODY_RUNS)
+def test_a_plan_that_nobody_runs_is_not_stated(plan):
+    """Kills: a statement of what ``run`` refuses."""
+    data, model = torch.zeros(20, 4), Quadratic(torch.ones(4), torch.zeros(4))
+    with pytest.raises(Refusal) as by_run:
+        run(plan, model, data, Streams.secure(1))
+    with pytest.raises(Refusal) as by_statement:
+        statement(plan, DELTA, private=True)
+    assert str(by_run.value) == str(by_statement.value)
+
+
 @pytest.mark.parametrize("missing", ["delta", "private"])
 def test_what_decides_has_no_default(missing):
     given = {"delta": DELTA, "private": True}
@@ -400,13 +490,116 @@ def changed(**parts):
     "text",
     [
         *("", "{", "[]", "null", "3", "{}"),
-        *(changed(schema=2), changed(plan={}), changed(plan=3), changed(uncovered=None), changed(relation="zero-out")),
-        *(changed(unit="user"), changed(private=False), changed(secret=False)),
+        *(changed(schema=1), changed(schema=3), changed(plan={}), changed(plan=3), changed(uncovered=None)),
+        *(changed(relation="zero-out"), changed(unit="user"), changed(private=False), changed(secret=False)),
     ],
 )
 def test_what_is_no_statement_is_refused(text):
     with pytest.raises(Refusal):
         Statement.from_json(text)
+
+
+SEEDED = json.loads(statement(PLANS["dpzero"], DELTA, private=False).json())
+FORGED = {
+    "epsilon of .01": {"epsilon": 0.01},
+    "epsilon of -1": {"epsilon": -1},
+    "epsilon of a thousandth less": {"epsilon": json.loads(MADE)["epsilon"] * 0.999},
+    "epsilon of a thousandth more": {"epsilon": json.loads(MADE)["epsilon"] * 1.001},
+    "no epsilon": {"epsilon": None},
+    "epsilon as a text": {"epsilon": "0.01"},
+    "the whole plan's epsilon": {"epsilon_of_plan": 0.01},
+    "a smaller delta": {"delta": 1e-9},
+    "a smaller delta in both places": {"delta": 1e-9, "delta_asked": 1e-9},
+    "no delta of the noise": {"delta_of_noise": 0.0, "delta": DELTA},
+    "a large delta of the noise": {"delta_of_noise": 0.01, "delta": DELTA + 0.01},
+    "more released than charged": {"released": 10**9},
+    "negative released": {"released": -1},
+    "released as True": {"released": True},
+    "charged none": {"charged": 0, "released": 0},
+    "charged beyond the plan": {"charged": 7},
+    "another accountant": {"accountant": "rdp"},
+    "an accountant that is none": {"accountant": "guess"},
+    "reasons": {"not_private": ["it was a joke"]},
+    "not accounted": {"not_accounted": True},
+    "a promise of the model": {"couples_records": None},
+    "another promise": {"couples_records": "none"},
+    "a trial": {"untried": "nobody tried"},
+    "words of the noise": {"noise": "perfect"},
+    "words of the guess": {"guess": "nobody guesses"},
+    "words of what is covered": {"covered": ["all"]},
+    "a further key": {"certified": True},
+    "a number for the author's words": {"tuning": 3},
+    "numbers for a list": {"uncovered": [1]},
+    "a text for a list": {"uncovered": "ab"},
+    "a number for a version": {"dpzo": 1},
+    "streams that were seeds": {key: SEEDED[key] for key in ("secret", "epsilon")},
+    "a nan": {"epsilon": math.nan},
+    "an infinite delta": {"delta": math.inf},
+}
+
+
+@pytest.mark.parametrize("parts", FORGED.values(), ids=FORGED)
+def test_a_part_that_does_not_follow_from_the_plan_is_refused(parts):
+    """Kills: a statement that is read as it was edited."""
+    with pytest.raises(Refusal):
+        Statement.from_json(changed(**parts))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"epsilon": 0.01},
+        {"epsilon": -1.0},
+        {"epsilon": 0.9999 * Statement.from_json(MADE).epsilon},
+        {"epsilon": 1.0001 * Statement.from_json(MADE).epsilon},
+        {"epsilon_of_plan": 0.01},
+        {"delta": 1e-9},
+        {"delta_asked": 1e-9, "delta": 1e-9},
+        {"delta_of_noise": 0.0, "delta": DELTA},
+        {"released": 10**9},
+        {"charged": 3, "released": 3},
+        {"plan": PLANS["poisson"]},
+        {"accountant": "rdp"},
+    ],
+    ids=str,
+)
+def test_a_forgery_whose_words_are_changed_too_is_refused(parts):
+    forged = replace(Statement.from_json(MADE), **parts)
+    with pytest.raises(Refusal):
+        Statement.from_json(forged.json())
+
+
+@pytest.mark.parametrize("name", ["epsilon", "private", "not_private", "secret"])
+def test_a_seeded_run_edited_to_private_is_refused(name):
+    with pytest.raises(Refusal):
+        Statement.from_json(json.dumps(SEEDED | {name: json.loads(MADE)[name]}))
+    with pytest.raises(Refusal):
+        Statement.from_json(json.dumps(SEEDED | {key: json.loads(MADE)[key] for key in ("epsilon", name)}))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda plan: plan["mechanism"].update(noise_multiplier=4.0),
+        lambda plan: plan["mechanism"].update(clip_threshold=1.0),  # epsilon stays, the words do not
+        lambda plan: plan["stages"][0].update(steps=7),
+        lambda plan: plan.update(relation="replace-one"),
+        lambda plan: plan.update(algorithm="dpgd-0th"),
+        lambda plan: plan.update(sampler={"kind": "PoissonSampler", "sample_rate": 0.5}),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused(edit):
+    told = json.loads(MADE)
+    edit(told["plan"])
+    with pytest.raises(Refusal):
+        Statement.from_json(json.dumps(told))
+
+
+def test_the_last_bits_of_another_machine_are_no_forgery():
+    told = json.loads(MADE)
+    for key in ("epsilon", "epsilon_of_plan"):
+        told[key] *= 1 + 1e-9
+    assert Statement.from_json(json.dumps(told)).epsilon == told["epsilon"]
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Statement)])
@@ -423,9 +616,10 @@ def test_the_keys_are_stable():
         *("schema", "private", "not_private", "epsilon", "delta", "epsilon_of_plan", "delta_of_noise"),
         *("relation", "unit", "neighbours", "plan", "secret", "charged", "released", "sampler", "mechanism", "noise"),
         *("draws", "total_variation", "accountant", "accounting", "dp_accounting", "dpzo", "losses"),
-        *("couples_records", "covered", "withheld", "uncovered", "tuning", "pretraining"),
+        *("couples_records", "untried", "not_accounted", "delta_asked", "guess"),
+        *("covered", "withheld", "uncovered", "tuning", "pretraining"),
     }
-    assert json.loads(MADE)["schema"] == 1
+    assert json.loads(MADE)["schema"] == 2
 
 
 def test_a_pure_guarantee_has_the_noises_distance_alone_as_its_delta():

@@ -77,7 +77,15 @@ def test_a_guard_that_does_not_exist_is_seen(tmp_path, row, wrong):
         *("public seed", "Shuffling", "empty batch", "realised batch size", "not finite", "wrong unit", "relation"),
         *("clipped each", "goes on or tries again", "fork", "not charged", "Charged after", "Floating-point noise"),
         *("depend on the order", "coupled", "manual_seed", "delta without reason", "another sampler", "More steps"),
-        *("rolled back", "same shape"),
+        *(
+            "rolled back",
+            "same shape",
+            "rounded together",
+            "precision of the exact",
+            "promise of nothing",
+            "small print",
+        ),
+        *("edited", "cannot be run", "author's words", "in the batch", "took no step"),
     ],
 )
 def test_no_pitfall_is_forgotten(words):

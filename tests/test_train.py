@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import torch
 from dpzo import Refusal, Relation, Stage, Streams, dp_aggzo, dpgd_zeroth, dpzero, mezo, random_iterate, run
 from dpzo.mechanisms import GaussianMechanism
 from dpzo.models.quadratic import Quadratic
+from dpzo.printing import rounded_up
 from tests.chance import ALPHA, binomial_p
 
 COMMON = {"n": 10, "steps": 6, "step_size": 0.1, "zo_eps": 0.1, "batch_size": 4}
@@ -137,9 +139,12 @@ def test_a_budget_ends_the_run_before_it_is_exceeded(plan):
 
 
 @pytest.mark.parametrize("plan", [*BUDGET_PLANS.values(), PLANS["mezo"]], ids=[*BUDGET_PLANS, "mezo"])
-def test_a_budget_too_small_for_one_step_touches_nothing(plan):
+def test_a_budget_too_small_for_one_step_is_refused_and_touches_nothing(plan):
+    """Kills: an empty run without a word, after which the weights are taken for trained ones."""
     m = model()
-    assert list(run(plan, m, DATA, Streams.secure(1), budget=(1e-3, 1e-5))) == []
+    first = rounded_up(plan.epsilon(1e-5, steps=1))
+    with pytest.raises(Refusal, match=re.escape(f"the first step, epsilon = {first};")):
+        run(plan, m, DATA, Streams.secure(1), budget=(1e-3, 1e-5))
     assert m.calls == 0
     assert not m.params["x"].any()
 

@@ -8,8 +8,9 @@
     5      x_{t+1} = x_t - alpha ((1/n) sum_i clip_C(g_i) + z_t), clip_C by the Euclidean norm
     6  output x_tau, tau uniform on 0 .. T-1
 
-A step releases a vector in R^d, so there is no scalar to tell it by, and the transcript holds none: the clipped sum
-before noise is as private as the records.
+A step releases a vector in R^d, so there is no scalar to tell it by, and the transcript holds none. z_t is drawn in two
+parts, along u_t and across it: all records' vectors lie along u_t, so their sum meets the first part alone, exactly on
+a grid, and no rounding of the other d - 1 numbers, or of the weights, can tell what the sum was.
 """
 
 import torch
@@ -38,19 +39,19 @@ def step(
     α, λ = stage.step_size, stage.zo_eps
     (u,) = us  # line 2
     v = two_point(model, records, u, λ)  # line 3: g_i = v_i u
-    s = mechanism.clipped_sum(v, u.norm())  # line 5: sum_i clip_C(v_i u) = s u
-    g = noise_vector(model.params, mechanism.noise_multiplier * mechanism.clip_threshold / divisor, noise)  # line 4
-    u.add_(g, s / divisor)  # line 5
+    norm = u.norm()
+    s = float(mechanism.release(v, noise, norm))  # line 5's sum and line 4's noise along u, as a length
+    z = noise_vector(model.params, mechanism.noise_multiplier * mechanism.clip_threshold, noise)  # line 4
+    u.add_(z, s / norm - u.dot(z) / norm**2)  # n times line 5's bracket: the noise across u, and s along it
     for name, tensor in model.params.items():
-        tensor.data.sub_(g[name], alpha=α)
+        tensor.data.sub_(z[name], alpha=α / divisor)  # line 5
     return ()
 
 
 def noise_vector(params: Parameters, scale: float, noise: Entropy) -> dict[str, Tensor]:
     """``scale * z``, z standard normal in R^d from the secret stream, one draw for each coordinate.
 
-    In float32 at least, whatever the weights are: the private sum must meet its noise before it meets the weights'
-    rounding, which would move neighbouring sums apart by whole units in the last place.
+    In float32 at least, whatever the weights are, so that the noise has the law that the theory counts on.
     """
     wide = {name: torch.promote_types(t.dtype, torch.float32) for name, t in params.items()}
     return {

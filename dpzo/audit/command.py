@@ -23,6 +23,7 @@ from dpzo.directions import GaussianDirection
 from dpzo.masks import Pruning
 from dpzo.mechanisms import EachGaussianMechanism, GaussianMechanism, LaplaceMechanism, Mechanism
 from dpzo.plan import Plan
+from dpzo.printing import rounded_up
 from dpzo.stages import Stage
 
 C = 0.5
@@ -50,7 +51,7 @@ def audit(
     for finding in found:
         broken |= not finding.passed
         verdict = "holds" if finding.passed else "[bold red]BROKEN"
-        table.add_row(finding.what, finding.measure, f"{finding.claimed:.4g}", f"{finding.found:.4g}", verdict)
+        table.add_row(finding.what, finding.measure, rounded_up(finding.claimed), f"{finding.found:.4g}", verdict)
     Console().print(table)
     if broken:
         raise typer.Exit(1)

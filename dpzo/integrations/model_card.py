@@ -22,7 +22,8 @@ def attach(card: str | Path, made: Statement) -> Path:
     """Put ``made`` into the model card at ``card``, a README.md or the folder that has or gets one; return its path.
 
     What is outside of the section's markers stays as it is, but for the tags, to which ours are added. Doing it again
-    replaces the section. A run that is not private gets no tag that says otherwise, and loses the one it got here.
+    replaces the section. A run that may not be called private gets no tag that says otherwise, and loses the one that
+    it got here.
 
     Raises:
         Refusal: a card that cannot be read or written, metadata that Hugging Face would not read, or broken markers.
@@ -39,8 +40,8 @@ def attach(card: str | Path, made: Statement) -> Path:
     newline = "\r\n" if "\r\n" in text else "\n"
     section = f"{BEGIN}\n## Privacy\n\n{made.markdown()}{END}".replace("\n", newline)
     body = _with_section(text, section, newline)
-    dropped = TAGS[:1] if BEGIN in text and made.not_private else ()
-    wanted = TAGS[1:] if made.not_private else TAGS
+    dropped = TAGS[:1] if BEGIN in text and not made.private else ()
+    wanted = TAGS if made.private else TAGS[1:]
     try:
         write_whole(path, mark + _with_tags(body, wanted, dropped, newline))
     except (ValueError, yaml.YAMLError) as error:

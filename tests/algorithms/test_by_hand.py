@@ -14,7 +14,6 @@ from tests.algorithms.hand import (
     COMMON,
     DATA,
     DIRECTIONS,
-    LAMBDA,
     PRIVATE,
     SIGMA,
     SPECTRUM,
@@ -53,12 +52,17 @@ def test_dpzero(direction, batch_size, C):
 def test_dpgd_zeroth(direction, batch_size, C):
     plan = dpgd_zeroth(**COMMON, **PRIVATE, clip_threshold=C, batch_size=batch_size, direction=direction)
     x, steps = trained(plan)
-    streams, y = Streams.not_private(4, 5), START.numpy().copy()
+    streams, y, step = Streams.not_private(4, 5), START.numpy().copy(), C / 2**24
     for t, (records, divisor) in enumerate(batches(batch_size, streams)):
         u = u_of(direction, streams.direction_seed(t))  # line 2
+        axis = u / np.linalg.norm(u)
         g = [v_i * u for v_i in two_point(y, u, records)]  # line 3
-        z = C * SIGMA / divisor * streams.noise.at(t).normal(D)  # line 4
-        y = y - ALPHA * (sum(clip(g_i, C) for g_i in g) / divisor + z)  # line 5
+        noise = streams.noise.at(t)
+        along, z = step * round(SIGMA * 2**24 * normal(noise.bits(128))), C * SIGMA * noise.normal(D)
+        z += (along - z @ axis) * axis  # line 4: a normal vector, whose part along u is on the grid
+        total = sum(step * np.round(clip(g_i, C) @ axis / step) * axis for g_i in g)
+        assert np.linalg.norm(total - sum(clip(g_i, C) for g_i in g)) <= len(g) * step / 2 * (1 + 1e-6)
+        y = y - ALPHA / divisor * (total + z)  # line 5
         assert steps[t].scalars == ()
     np.testing.assert_allclose(x, y, rtol=1e-9)
 
@@ -107,45 +111,3 @@ def test_dpgd_zeroths_noise_is_never_coarser_than_float32(dtype):
     assert noise.unique().numel() == 2000
     expected = 0.5 * Streams.not_private(0, 1).noise.normal(2000)
     np.testing.assert_allclose(noise.double().flatten().numpy(), expected, rtol=1e-6)
-
-
-class Slopes:
-    """f(x + lambda u) - f(x - lambda u) = 2 lambda xi exactly, whatever x is rounded to: records are derivatives."""
-
-    def __init__(self):
-        self.params, self.calls = Parameters({"x": torch.ones(1, dtype=torch.bfloat16)}), 0
-
-    def losses(self, records):
-        self.calls += 1
-        return (LAMBDA if self.calls % 2 else -LAMBDA) * records
-
-
-class FixedNoise:
-    secret = False
-
-    def __init__(self, value):
-        self.value = value
-
-    def at(self, step):
-        return self
-
-    def uniform(self, size):
-        raise AssertionError("nothing to sample")
-
-    def normal(self, size):
-        return np.full(size, self.value)
-
-
-def test_dpgd_zeroth_rounds_after_the_noise():
-    """Kills: the private sum rounded to the weights' type before it meets the noise.
-
-    Near 1 the next bfloat16 is one unit away. A sum of 0.4 units and noise of 0.4 units together reach it; rounded one
-    by one, neither does, and two neighbouring sums around half a unit would come out a whole unit apart.
-    """
-    unit, ends = 2.0**-7, set()
-    for slope, noise in ((0.4, 0.4), (0.4, -0.4), (-0.4, 0.4), (-0.4, -0.4)):  # u is +1 or -1
-        plan = dpgd_zeroth(**{**COMMON, **PRIVATE, "n": 1, "steps": 1, "step_size": 1.0}, clip_threshold=1.0)
-        model, data = Slopes(), torch.tensor([slope * unit], dtype=torch.float64)
-        list(run(plan, model, data, Streams(0, FixedNoise(0), FixedNoise(noise * unit / SIGMA))))
-        ends.add(float(model.params["x"][0]))
-    assert ends == {1 - unit, 1.0, 1 + unit}

@@ -8,8 +8,7 @@ import torch
 
 import dpzo
 from dpzo.estimators import two_point
-from dpzo.mechanisms import GaussianMechanism, finite
-from dpzo.randomness import OsEntropy
+from dpzo.mechanisms import GaussianMechanism, GaussianVectorMechanism, finite
 from dpzo.sampling import PoissonSampler
 
 # Mechanisms.
@@ -57,6 +56,12 @@ class ReplaceOneAsAddRemove(GaussianMechanism):
         return dp_accounting.GaussianDpEvent(2 * self.noise_multiplier)
 
 
+@dataclass(frozen=True)
+class HalfOfTheNoiseAlongU(GaussianVectorMechanism):
+    def release(self, values, noise, norm):
+        return GaussianVectorMechanism(self.clip_threshold, 0.5 * self.noise_multiplier).release(values, noise, norm)
+
+
 # Randomness.
 
 
@@ -70,14 +75,6 @@ class EachNoiseTwice:
 
     def at(self, step):
         return self.inner.at(step // 2)
-
-
-class HalfOfTheNoise(OsEntropy):
-    def at(self, step):
-        return self
-
-    def normal(self, size):
-        return 0.5 * super().normal(size)
 
 
 # Samplers.

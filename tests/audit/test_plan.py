@@ -108,10 +108,9 @@ def test_one_noise_for_all_directions_is_caught():
 
 @pytest.mark.statistical
 def test_half_of_the_noise_on_a_vector_is_caught():
-    def streams(seed):
-        return Streams(seed, OsEntropy(), mutants.HalfOfTheNoise())
-
-    assert {"one step", "law of the releases"} <= broken(audit_plan(shorter(VECTOR, 1200), streams=streams))
+    halved = mutants.HalfOfTheNoiseAlongU(VECTOR.mechanism.clip_threshold, VECTOR.mechanism.noise_multiplier)
+    plan = shorter(replace(VECTOR, mechanism=halved), 1200)
+    assert {"one step", "law of the releases"} <= broken(audit_plan(plan))
 
 
 def test_a_run_without_noise_is_refused():

@@ -115,6 +115,19 @@ def test_a_run_that_is_not_private_bears_no_tag_that_says_so(tmp_path):
     assert "language: no\n" in text
 
 
+class Coupled:
+    couples_records = "A record's loss may change with its batch."
+
+
+def test_a_run_whose_losses_nobody_tried_bears_no_tag_of_privacy(tmp_path):
+    made = statement(PLAN, 1e-4, private=True, model=Coupled())
+    assert ModelCard.load(attach(tmp_path / "new", made)).data.tags == ["dpzo", "zeroth-order"]
+    attach(tmp_path, PRIVATE)
+    text = read(attach(tmp_path, made))
+    assert ModelCard(text).data.tags == ["dpzo", "zeroth-order"]
+    assert "**NOT ACCOUNTED**" in text
+
+
 def test_line_ends_and_a_byte_order_mark_stay(tmp_path):
     (tmp_path / "README.md").write_bytes(("\ufeff" + CARD.replace("\n", "\r\n")).encode())
     text = read(attach(tmp_path, PRIVATE))

@@ -93,7 +93,7 @@ def test_rows_stand_in_order_and_what_was_not_run_says_so(made: tuple[list[Cell]
     assert {len(row) for row in rows} == {9}
     assert [row[2] for row in rows[2:]] == ["not run here", "not run here", "80.3 ± 1.4", "not run here"]
     assert [row[3] for row in rows[2:]] == ["", "", "3", ""]
-    assert rows[4][4:6] == ["5.990", "2.500"]
+    assert rows[4][4:6] == ["5.99", "2.500"]
     assert [row[8] for row in rows[2:]] == ["79.0", "92.5 ± 0.3", "92.2 ± 0.3", "91.8 ± 0.1"]
 
 

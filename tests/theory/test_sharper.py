@@ -23,6 +23,7 @@ from dpzo import ModuleModel
 from dpzo.directions import SphereDirection, ahead
 from dpzo.estimators import two_point
 from dpzo.mechanisms import GaussianMechanism, GaussianVectorMechanism, on_grid
+from dpzo.randomness import SeededEntropy
 from dpzo.theory.quadratic import Law
 from dpzo.theory.spectra import of
 
@@ -53,8 +54,13 @@ def test_dpzeros_release_is_the_projection_of_dpgd_zeroths():
     scalar, vector = GaussianMechanism(C, multiplier), GaussianVectorMechanism(C * math.sqrt(d), multiplier)
     assert vector.event() == scalar.event()
     whole = on_grid(v, C).sum() * C / 2**24
-    assert vector.clipped_sum(v, u.norm()) == pytest.approx(whole, rel=1e-6)
-    assert GaussianVectorMechanism(C, multiplier).clipped_sum(v, u.norm()) != pytest.approx(whole, rel=0.1)
+    drawn = [float(scalar.release(v, SeededEntropy(seed))) for seed in range(3)]
+    along = [float(vector.release(v, SeededEntropy(seed), u.norm())) / u.norm() for seed in range(3)]
+    assert along == pytest.approx(drawn, rel=1e-6)
+    noise = [float(vector.release(v[:0], SeededEntropy(seed), u.norm())) / u.norm() for seed in range(3)]
+    assert np.subtract(along, noise) == pytest.approx([whole] * 3, rel=1e-6)
+    wrong = GaussianVectorMechanism(C, multiplier)
+    assert float(wrong.release(v, SeededEntropy(0), u.norm())) / u.norm() != pytest.approx(drawn[0], rel=0.1)
     dense = u.dense()["x"].double().numpy()
     variance = (vector.noise_multiplier * vector.clip_threshold) ** 2 * dense @ dense / d**2
     assert variance == pytest.approx((multiplier * C) ** 2, rel=1e-6)
