@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from itertools import chain
 
+import torch
 from torch import Tensor
 
 from dpzo.algorithms import MECHANISMS, PRUNED, SEVERAL_DIRECTIONS, STAGEWISE, STEPS
 from dpzo.directions import ahead
 from dpzo.errors import Refusal
+from dpzo.guard import Guard
 from dpzo.ledger import Ledger
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
@@ -33,9 +35,12 @@ def run(
     and a run that the ledger knows goes on: ``model`` comes at its starting weights, the steps that were released are
     replayed first (and are items too), those that were charged only are lost.
 
+    A ``Guard`` (dpzo.guard) looks at the model and the data before the first charge and around every step.
+
     Raises:
         Refusal: at the call, before anything is spent: ``data`` of another length or unit than the plan's, an unknown
-            algorithm, or a ledger of another run.
+            algorithm, a ledger of another run, or what ``Guard`` refuses. With the first step, before it is charged:
+            records or losses that it refuses. Later, because of what was done to the model between the steps.
     """
     if len(data) != plan.n:
         raise Refusal(
@@ -52,12 +57,13 @@ def run(
         raise Refusal(f"{names} for {plan.algorithm}", type(plan.mechanism).__name__, "Use the algorithm's own plan.")
     _check_algorithm(plan)
     walk = Walk(plan, model)
+    guard = Guard(walk, data)
     end = plan.steps if budget is None else plan.affordable(*budget)
     known = [] if ledger is None else ledger.begin(plan, model.params, streams, data)
     start = 0 if ledger is None else ledger.charged
     if ledger is not None:
         refuse_halfway(plan, ledger.known)
-    return chain(replayed(walk, known), _steps(walk, data, streams, range(start, end), ledger))
+    return chain(replayed(walk, known), _steps(walk, data, streams, range(start, end), ledger, guard))
 
 
 def _check_algorithm(plan: Plan) -> None:
@@ -69,8 +75,12 @@ def _check_algorithm(plan: Plan) -> None:
         raise Refusal(f"no pruning for {plan.algorithm}", plan.pruning, "Plan dp_zopo.")
 
 
-def _steps(walk: Walk, data: Data, streams: Streams, indices: range, ledger: Ledger | None) -> Iterator[Step]:
+def _steps(
+    walk: Walk, data: Data, streams: Streams, indices: range, ledger: Ledger | None, guard: Guard
+) -> Iterator[Step]:
     plan = walk.plan
+    if indices:
+        guard.begin()
     take_step, K = STEPS[plan.algorithm], plan.mechanism.directions
     divisor = plan.sampler.divisor(plan.n)
     batches = plan.sampler.batches(plan.n, indices, streams.private)
@@ -79,11 +89,14 @@ def _steps(walk: Walk, data: Data, streams: Streams, indices: range, ledger: Led
         stage, mechanism = plan.stages[number], plan.mechanism_of(number)
         directions = ahead(plan.direction, walk.params, map(streams.direction_seed, mine), K)
         for index in mine:
+            guard.before(last=index + 1 == indices.stop)
             if ledger is not None:
                 ledger.charge(index)
             us, noise, batch = next(directions), streams.noise.at(index), next(batches)
             each = _OneLossEach(walk, len(batch))
-            scalars = take_step(each, data[batch], us, stage, divisor, mechanism, noise)
+            records = data[batch] if len(batch) else None  # for an empty batch nobody's code is called
+            scalars = take_step(each, records, us, stage, divisor, mechanism, noise)
+            guard.after()
             walk.took(index)
             step = Step(index, number, us[0].seed, scalars, walk.mask)
             if ledger is not None:
@@ -97,11 +110,12 @@ class _OneLossEach:
         self.walk, self.params, self.records = walk, walk.params, records
 
     def losses(self, records: Records) -> Tensor:
+        if not self.records:
+            return torch.zeros(0)
         losses = self.walk.losses(records)
-        if losses.shape != (self.records,):
-            raise Refusal(
-                "one loss for each record of the batch", f"shape {tuple(losses.shape)}", "Take no mean over the batch."
-            )
+        if losses.shape != (self.records,):  # how many records there are is private
+            came = "another number of losses" if losses.ndim == 1 else f"losses with {losses.ndim} dimensions, not one"
+            raise Refusal("one loss for each record of the batch", came, "Take no mean over the batch.")
         return losses
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from dpzo.errors import Refusal
+from dpzo.records import made_up
 from dpzo.tasks import Example, Prompt, Task
 from dpzo.types import Indices
 
@@ -39,6 +40,14 @@ class Records:
             self.label[indices],
             None if self.passed is None else self.passed[indices],
         )
+
+    def made_up(self, rows: Sequence[int]) -> "Records":
+        """Public records in this form, told by their numbers: of 3 to 7 of the first tokens, or with made-up states."""
+        ids = tuple((np.arange(3 + row % 5) * (row + 2) + row) % 8 for row in rows)
+        told = None if self.passed is None else made_up(self.passed, rows) - 0.5
+        position = np.array([len(tokens) - 1 for tokens in ids], dtype=np.int64)
+        label = np.array([row % 2 for row in rows], dtype=np.int64)
+        return Records(ids if told is None else (), position, label, told)
 
     def join(self, other: "Records") -> "Records":
         """Both, one after the other."""
