@@ -74,7 +74,7 @@ class Guard:
         for index in sorted({t.device.index or 0 for t in walk.params.values() if t.device.type == "cuda"}):
             self._generators.append(torch.cuda.default_generators[index])
         self._contents: list[int] = []
-        self._due, self._closely = 0.0, True
+        self._due, self._wait, self._closely = 0.0, 0.0, True
         self._drawn: list[Any] = []
 
     def begin(self) -> None:
@@ -100,7 +100,10 @@ class Guard:
                 model.untried = why
         if make is not None:
             refuse_still(self.walk, make)
+        began = perf_counter()
+        self._drawn = self._random()
         self._look()
+        self._wait = _SHARE * (perf_counter() - began)
         self._due = 0.0  # the first step is looked at closely
 
     def before(self, last: bool) -> None:
@@ -121,7 +124,10 @@ class Guard:
                 "Change nothing of it during a run; this step was not charged.",
             )
         self._refuse_written("this step was not charged")
-        self._closely = last or perf_counter() >= self._due
+        now = perf_counter()
+        self._closely = last or now >= self._due
+        if self._closely:
+            self._due = now + self._wait
         self._drawn = self._random()
 
     def after(self) -> None:
@@ -151,14 +157,11 @@ class Guard:
             self._refuse_change(next(name for name, t in self._frozen if t is which), paid)
 
     def _look(self) -> None:
-        began = perf_counter()
         now = [_content(t) for _, t in self._frozen]
         if self._contents and now != self._contents:
             which = next(k for k, (a, b) in enumerate(zip(now, self._contents, strict=True)) if a != b)
             self._refuse_change(self._frozen[which][0], "the last step is paid for and lost")
         self._contents = now
-        ended = perf_counter()
-        self._due = ended + _SHARE * (ended - began)
 
     def _refuse_change(self, name: str, paid: str) -> None:
         raise Refusal(

@@ -39,7 +39,7 @@ def coupled(module: nn.Module) -> str:
     return COUPLED.replace("1e-7 of it in float32", f"{spacing:.0e} of it in {name}, the type of some weights")
 
 
-def couples_records(model: LossModel, unsaid: str = COUPLED) -> str | None:
+def couples_records(model: Any, unsaid: str = COUPLED) -> str | None:
     """Return what a privacy statement must say of the model's losses; None: each is its record's own, bit for bit.
 
     It begins with ``UNTRIED`` where the last run of the model could not try whether they are.
@@ -175,5 +175,5 @@ def _changed(model: LossModel, records: Callable[[Indices], Records], n: int) ->
 def _losses(model: LossModel, records: Callable[[Indices], Records], rows: Indices) -> Floats:
     losses: Floats = model.losses(records(rows)).double().cpu().numpy()
     if losses.shape != rows.shape:
-        raise Refusal(f"one loss for each of {len(rows)} records", f"shape {losses.shape}", "Take no mean over them.")
+        raise Refusal("one loss for each record of the batch", f"shape {losses.shape}", "Take no mean over the batch.")
     return losses

@@ -15,6 +15,7 @@ from typing import Any
 
 from dpzo import accounting
 from dpzo.errors import Refusal
+from dpzo.independence import UNTRIED, couples_records
 from dpzo.ledger import Account
 from dpzo.mechanisms import PlainSum
 from dpzo.plan import Plan
@@ -103,6 +104,8 @@ class Statement:
         """Return the statement as Markdown, without a heading; its first line is the verdict."""
         words, plan, reasons = words_of(self), self.plan, self.not_private
         verdict = f"**Differentially private**: epsilon = {rounded_up(self.epsilon)}, delta = {rounded_up(self.delta)}"
+        if (self.couples_records or "").startswith(UNTRIED):
+            verdict = verdict.replace("Differentially private", UNTRIED) + " if a record's loss is its own, untried"
         if reasons:
             verdict = f"**NOT PRIVATE**: {'; '.join(reasons)}"
         if self.uncovered:
@@ -184,7 +187,7 @@ def statement(
     couples: str | None = "This statement was made without the model."
     if model is not None:
         unsaid = f"{type(model).__name__} does not say whether it is."
-        couples = getattr(model, "couples_records", unsaid)
+        couples = couples_records(model, unsaid)
     return Statement(
         plan=plan,
         secret=private,

@@ -94,7 +94,7 @@ def _steps(
                 ledger.charge(index)
             us, noise, batch = next(directions), streams.noise.at(index), next(batches)
             each = _OneLossEach(walk, len(batch))
-            records = data[batch] if len(batch) else None  # for an empty batch nobody's code is called
+            records = data[batch] if len(batch) else ()  # for an empty batch nobody's code is called
             scalars = take_step(each, records, us, stage, divisor, mechanism, noise)
             guard.after()
             walk.took(index)

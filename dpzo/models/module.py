@@ -54,7 +54,7 @@ class ModuleModel:
         self,
         module: nn.Module,
         loss: Callable[[Any, Records], Tensor],
-        trainable: Iterable[str] = ("*",),
+        trainable: Iterable[str] | None = None,
         *,
         physical_batch_size: int | None = None,
         data_free: Callable[[Any], Tensor] | None = None,
@@ -70,7 +70,7 @@ class ModuleModel:
         self.physical_batch_size = None if physical_batch_size is None else rows_of(physical_batch_size)
         if any(routes(getattr(layer, "config", None)) for layer in module.modules()):
             self.physical_batch_size = 1
-        self.params = Parameters(chosen(module, trainable))
+        self.params = Parameters(chosen(module, ["*"] if trainable is None else trainable))
         self._widen()
         self._rows: dict[object, int] = {}
 

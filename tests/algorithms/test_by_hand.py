@@ -112,6 +112,8 @@ def test_dpgd_zeroths_noise_is_never_coarser_than_float32(dtype):
 class Slopes:
     """f(x + lambda u) - f(x - lambda u) = 2 lambda xi exactly, whatever x is rounded to: records are derivatives."""
 
+    made_up = None  # which side it is, is told by the number of the call
+
     def __init__(self):
         self.params, self.calls = Parameters({"x": torch.ones(1, dtype=torch.bfloat16)}), 0
 
