@@ -85,7 +85,7 @@ class Guard:
         """
         model: Any = self.walk.model
         if (check := getattr(model, "check_records", None)) is not None:
-            check(self.data)
+            check(self.data, self._passes())
         self._closely, self._drawn = True, self._random()
         with suppress(AttributeError):  # a model with __slots__ cannot be told
             model.untried = None
@@ -105,6 +105,12 @@ class Guard:
         self._look()
         self._wait = _SHARE * (perf_counter() - began)
         self._due = 0.0  # the first step is looked at closely
+
+    def _passes(self) -> int:
+        # How many records may be computed beforehand: a twentieth of what the run will compute, or a few hundred.
+        plan = self.walk.plan
+        run = 2 * plan.mechanism.directions * plan.steps * plan.sampler.divisor(plan.n)
+        return max(256, int(run / 20))
 
     def before(self, last: bool) -> None:
         """Look before a step is charged; ``last``: it is the run's last one.

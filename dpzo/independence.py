@@ -1,5 +1,6 @@
 """That a record's loss is its own: what is refused at sight, and a trial of what a model really does."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,11 +10,11 @@ import torch
 from torch import nn
 
 from dpzo.errors import Refusal
-from dpzo.records import made_up, pick, size_of
+from dpzo.records import made_up, pick, shape_of, size_of
 from dpzo.types import Floats, Indices, LossModel, Records
 
 _ROUNDING = 1e-4  # the largest change, relative to a loss beyond 1, that rounding in float32 may explain
-_ROWS = 6  # made-up records of a trial
+_ROWS = 4  # made-up records of a trial
 _CAPACITIES = ("expert_capacity", "capacity_factor", "moe_capacity_factor", "eval_capacity_factor")
 _DROPPING = ("moe_token_dropping", *_CAPACITIES)
 
@@ -113,7 +114,9 @@ def check_independence(model: LossModel, records: Records) -> float:
     n = size_of(records)
     if n < 2:
         raise Refusal("at least two records to check independence", n, "Give some more; they need not be private.")
-    return _changed(model, lambda rows: pick(records, rows), n)
+    every = np.arange(n)
+    groups = [every, every[::-1].copy(), every[: n // 2], every[n // 2 :], np.repeat(every, 2), *every[:, None]]
+    return _changed(model, lambda rows: pick(records, rows), n, groups)
 
 
 Maker = Callable[[Sequence[int]], Records]
@@ -129,20 +132,30 @@ def trial(model: LossModel, like: Records) -> tuple[Maker | None, str]:
     Raises:
         Refusal: as ``check_independence``.
     """
-    makers: list[Maker] = [partial(made_up, like, least=least) for least in (0, 1)]
-    own: Maker | None = getattr(model, "made_up", makers[0])
+    narrow: Maker = partial(made_up, like)  # numbers in (0, 1), for probabilities; then others
+    own: Maker | None = getattr(model, "made_up", narrow)
     if own is None:
         return None, f"{type(model).__name__} has made_up = None, so there are no records to try it on."
-    why = ""
-    for make in makers if own is makers[0] else [own]:
+    makers = [own]
+    if own is narrow:
+        wide = re.search("float|list", str(shape_of(like))) is not None
+        makers += [partial(made_up, like, spread=8.0)] * wide + [partial(made_up, like, least=1)]
+    why, every = "", np.arange(_ROWS)
+    groups = [every[::-1].copy(), every[: _ROWS // 2], *every[:, None]]
+    tried: list[Maker] = []
+    for make in makers:
+        if tried and make is makers[-1]:
+            break  # labels from 1 on are for a loss that takes no 0
         try:
-            _changed(model, partial(_of_rows, make), _ROWS)
+            _changed(model, partial(_of_rows, make), _ROWS, groups)
         except Refusal:
             raise
         except Exception as error:  # made-up values that this loss cannot take, in whatever way it says so
             why = type(error).__name__
         else:
-            return make, ""
+            tried.append(make)
+    if tried:
+        return tried[0], ""
     return None, f"made-up records could not be evaluated ({why}): give the model a made_up(rows) that makes some."
 
 
@@ -150,12 +163,11 @@ def _of_rows(make: Maker, rows: Indices) -> Records:
     return make(rows.tolist())
 
 
-def _changed(model: LossModel, records: Callable[[Indices], Records], n: int) -> float:
-    every, exact = np.arange(n), couples_records(model) is None
+def _changed(model: LossModel, records: Callable[[Indices], Records], n: int, groups: Sequence[Indices]) -> float:
+    exact = couples_records(model) is None
     network = getattr(model, "network", None)
     rounding = max(_ROUNDING, 8 * torch.finfo(coarsest(network)).eps) if isinstance(network, nn.Module) else _ROUNDING
-    groups = [every, every[::-1].copy(), every[: n // 2], every[n // 2 :], np.repeat(every, 2), *every[:, None]]
-    first, worst = _losses(model, records, every), 0.0
+    first, worst = _losses(model, records, np.arange(n)), 0.0
     for rows in groups:
         now, own = _losses(model, records, rows), first[rows]
         same = (now == own) | (np.isnan(now) & np.isnan(own))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from dpzo.ledger import Ledger
 from dpzo.plan import Plan
 from dpzo.randomness import Streams
 from dpzo.transcript import replayed
-from dpzo.types import Data, LossModel, Records, Step
+from dpzo.types import Data, Indices, LossModel, Records, Step
 from dpzo.walk import Walk, refuse_halfway, spans
 
 
@@ -93,9 +94,7 @@ def _steps(
             if ledger is not None:
                 ledger.charge(index)
             us, noise, batch = next(directions), streams.noise.at(index), next(batches)
-            each = _OneLossEach(walk, len(batch))
-            records = data[batch] if len(batch) else ()  # for an empty batch nobody's code is called
-            scalars = take_step(each, records, us, stage, divisor, mechanism, noise)
+            scalars = take_step(_OneLossEach(walk, data), batch, us, stage, divisor, mechanism, noise)
             guard.after()
             walk.took(index)
             step = Step(index, number, us[0].seed, scalars, walk.mask)
@@ -105,18 +104,44 @@ def _steps(
 
 
 class _OneLossEach:
-    # The sensitivity counts on one number a record: a mean over the batch would be clipped as if it were one record.
-    def __init__(self, walk: Walk, records: int) -> None:
-        self.walk, self.params, self.records = walk, walk.params, records
+    # The walk's losses as an algorithm sees them: of a batch, told by its indices into the data, looked up once.
+    def __init__(self, walk: Walk, data: Data) -> None:
+        self.walk, self.params, self.data = walk, walk.params, data
+        self._batch, self._records = np.zeros(0, dtype=np.int64), None
 
-    def losses(self, records: Records) -> Tensor:
-        if not self.records:
+    def losses(self, batch: Indices) -> Tensor:
+        if not len(batch):  # nobody's code is called
             return torch.zeros(0)
+        try:
+            if batch is not self._batch:
+                self._records, self._batch = self.data[batch], batch
+            return self._checked(self._records, batch)
+        except (Refusal, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # a run that stops would say that such a record is there: what has no loss counts as 0
+            losses = torch.full((len(batch),), torch.nan, dtype=torch.float64)
+            whole = np.array([place for place in range(len(batch)) if self._has_loss(batch[place : place + 1])])
+            if len(whole):
+                rest = batch[whole]
+                losses[torch.from_numpy(whole)] = self._checked(self.data[rest], rest).double().cpu()
+            return losses
+
+    def _checked(self, records: Records, batch: Indices) -> Tensor:
+        # The sensitivity counts on one number a record: a mean over the batch would be clipped as if it were one's.
         losses = self.walk.losses(records)
-        if losses.shape != (self.records,):  # how many records there are is private
+        if losses.shape != batch.shape:  # how many records there are is private
             came = "another number of losses" if losses.ndim == 1 else f"losses with {losses.ndim} dimensions, not one"
             raise Refusal("one loss for each record of the batch", came, "Take no mean over the batch.")
         return losses
+
+    def _has_loss(self, one: Indices) -> bool:
+        try:
+            self._checked(self.data[one], one)
+        except (Refusal, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            return False
+        return True
 
 
 def random_iterate(plan: Plan, streams: Streams) -> int:

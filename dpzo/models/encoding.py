@@ -112,7 +112,17 @@ class Encoder:
         )
 
     def encode(self, examples: Sequence[Example]) -> Records:
-        """Encode every example on its own: no padding, no dependence on the others."""
+        """Encode every example on its own: no padding, no dependence on the others.
+
+        Raises:
+            Refusal: texts that hold half a character (a lone surrogate), or no text; it tells which examples.
+        """
+        if broken := [number for number, example in enumerate(examples) if not _is_text(example)]:
+            raise Refusal(
+                "texts of whole characters",
+                f"{len(broken)} examples without, such as number {', '.join(map(str, broken[:20]))}",
+                "Mend or leave out these: half a character, such as \\ud800 alone, has no bytes.",
+            )
         encoded = [self._encode(example) for example in examples]
         return Records(
             tuple(np.array(ids, dtype=np.int64) for ids, _ in encoded),
@@ -150,3 +160,10 @@ class Encoder:
             (kind, [self.tokenizer.mask_token_id] if kind == "mask" else self._tokens(text))
             for kind, text in self.prompt.render(example)
         ]
+
+
+def _is_text(example: Any) -> bool:
+    try:
+        return all(isinstance(text.encode(), bytes) for text in example.texts)
+    except (AttributeError, UnicodeEncodeError):
+        return False

@@ -134,16 +134,19 @@ class ModuleModel:
         blocks = filled(np.arange(count), self._rows_for(records, self.physical_batch_size))
         return torch.cat([self._block(pick(records, rows))[:real] for rows, real in blocks])
 
-    def check_records(self, data: Data) -> None:
-        """Compute every record's loss once, before a run: no step may fail for what is in its batch.
+    def check_records(self, data: Data, passes: int | None = None) -> None:
+        """Compute the losses of all records, or of the first ``passes``, before a run.
+
+        What only later records or weights bring to light counts as 0 in a run, as a loss that is not finite does.
 
         Raises:
             Refusal: records whose loss cannot be computed, by their numbers, or whose shape is told by others.
         """
         shape = shape_of(data[np.arange(1)])
         failing: list[int] = []
-        for start in range(0, len(data), _AT_ONCE):
-            rows = np.arange(start, min(start + _AT_ONCE, len(data)))
+        end = len(data) if passes is None else min(passes, len(data))
+        for start in range(0, end, _AT_ONCE):
+            rows = np.arange(start, min(start + _AT_ONCE, end))
             try:
                 records = data[rows]
                 self._losses(records)

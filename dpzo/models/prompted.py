@@ -93,8 +93,8 @@ class PromptedModel:
         most = getattr(self.model.config, "max_position_embeddings", None)
         return None if most is None else most - self._lost - self._longest_answer
 
-    def check_records(self, data: Any) -> None:
-        """Refuse records that this model cannot compute, before a run: no step may fail for what is in its batch.
+    def check_records(self, data: Any, passes: int = 0) -> None:
+        """Refuse records that this model cannot compute, before a run; it takes no forward pass to tell.
 
         Raises:
             Refusal: what ``encode`` did not return; labels, tokens, lengths or positions out of the model's range. It

@@ -40,10 +40,10 @@ class Rescaled:
             tensor.data.copy_(self.origin[name] + self.scale[name] * self.params[name])
         return self.model
 
-    def check_records(self, data: Any) -> None:
+    def check_records(self, data: Any, passes: int = 0) -> None:
         """As the model's, if it has one."""
         if hasattr(self.model, "check_records"):
-            self.model.check_records(data)
+            self.model.check_records(data, passes)
 
     @property
     def couples_records(self) -> str | None:

@@ -85,10 +85,10 @@ class UserModel:
             own = model.made_up
             self.made_up = None if own is None else lambda rows: _users(own, rows)
 
-    def check_records(self, data: Any) -> None:
+    def check_records(self, data: Any, passes: int = 0) -> None:
         """As the model's, if it has one, on all records of all users."""
         if isinstance(data, ByUser) and hasattr(self.model, "check_records"):
-            self.model.check_records(data.data)
+            self.model.check_records(data.data, passes)
 
     @property
     def params(self) -> Parameters:
