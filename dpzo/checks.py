@@ -41,9 +41,7 @@ def refuse_unpickable(data: Data) -> None:
         "list": "Give a tensor, an array, or datasets.Dataset.from_list(records).",
         "DataLoader": "Give what it loads, its dataset: a run draws its batches itself.",
     }
-    todo = ways.get(
-        kind, "Wrap it: __getitem__ takes an array of indices, as by default_collate([data[i] for i in indices])."
-    )
+    todo = ways.get(kind, "Wrap it: __getitem__ of an array returns default_collate([data[i] for i in indices]).")
     expected = "data that an array of indices picks records from"
     try:
         picked = data[few]

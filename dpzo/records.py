@@ -77,10 +77,8 @@ def _entry(like: Any, row: int, law: tuple[int, float], field: int) -> Any:
     if isinstance(like, Tensor):
         return _filled(like[None], [row], law, field)[0]
     if isinstance(like, list):
-        first = like[0] if like else 0
-        return [
-            _entry(first, 5 * row + place, law, field) for place in range(len(like) if law[1] <= 1 else 2 + row % 3)
-        ]
+        first, length = like[0] if like else 0, len(like) if law[1] <= 1 else 2 + row % 3
+        return [_entry(first, 5 * row + place, law, field) for place in range(length)]
     if isinstance(like, bool | int | float):
         return type(like)(_filled(torch.tensor([like]), [row], law, field).item())
     raise TypeError(type(like).__name__)

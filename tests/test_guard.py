@@ -2,6 +2,7 @@
 
 import copy
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 
@@ -59,12 +60,8 @@ def plan_for(m, plan=PLAN):
 def refused(m, match, path=None, data=None, plan=PLAN):
     """The run is refused before anything is charged."""
     plan, data = plan_for(m, plan), data_for(m) if data is None else data
-    with pytest.raises(Refusal, match=match):
-        if path is None:
-            next(run(plan, m, data, Streams.secure(1)))
-        else:
-            with Ledger(path, data="d") as ledger:
-                next(run(plan, m, data, Streams.secure(1), ledger=ledger))
+    with Ledger(path, data="d") if path else nullcontext() as ledger, pytest.raises(Refusal, match=match):
+        next(run(plan, m, data, Streams.secure(1), ledger=ledger))
     assert path is None or not path.exists() or not path.read_bytes() or read(path).charged == 0
 
 
@@ -159,7 +156,7 @@ def test_a_frozen_tensor_that_a_step_writes_to_is_refused_before_the_steps_relea
             m.module.how = how if turn else "not"
             if turn:
                 monkeypatch.setattr(ledger, "release", lambda step: pytest.fail("released"))
-                with pytest.raises(Refusal, match="kept, which was written to.*paid for and lost"):
+                with pytest.raises(Refusal, match=r"kept, which was written to.*paid for and lost"):
                     next(steps)
                 break
             next(steps)
@@ -190,7 +187,7 @@ def test_contents_are_looked_at_for_a_hundredth_of_the_time(monkeypatch):
     m = ModuleModel(Keeps("not"), each, ["line.*"])
     list(run(dpzero(**COMMON | {"steps": 500}, **NOISE), m, DATA, Streams.secure(1)))
     assert (
-        len(looks) == 1 + 1 + 4 + 1
+        len(looks) == 1 + 1 + 4 + 1  # before, after the first step, each 100 s (a step reads once), after the last
     )  # at the beginning, the first step, each 100 s (a step has one reading), the last
 
 

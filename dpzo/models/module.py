@@ -68,7 +68,7 @@ class ModuleModel:
         if made_up is not None:
             self.made_up = made_up
         self.physical_batch_size = None if physical_batch_size is None else rows_of(physical_batch_size)
-        if any(routes(getattr(layer, "config", None)) for layer in module.modules()):
+        if self.physical_batch_size and any(routes(getattr(layer, "config", None)) for layer in module.modules()):
             self.physical_batch_size = 1
         self.params = Parameters(chosen(module, ["*"] if trainable is None else trainable))
         self._widen()
@@ -132,7 +132,7 @@ class ModuleModel:
         if self.physical_batch_size is None:
             return self._block(records)
         blocks = filled(np.arange(count), self._rows_for(records, self.physical_batch_size))
-        return torch.cat([self._block(pick(records, rows))[:real] for rows, real in blocks])
+        return torch.cat([self._block(pick(records, rows), len(rows))[:real] for rows, real in blocks])
 
     def check_records(self, data: Data, passes: int | None = None) -> None:
         """Compute the losses of all records, or of the first ``passes``, before a run.
@@ -184,12 +184,12 @@ class ModuleModel:
                 break
         return found
 
-    def _block(self, records: Records) -> Tensor:
+    def _block(self, records: Records, rows: int | None = None) -> Tensor:
         losses = self.loss(self.module, records)
-        if losses.ndim != 1:
+        if losses.ndim != 1 or (rows is not None and len(losses) != rows):
             raise Refusal(
                 "one loss for each record, shape (b,)",
-                f"{losses.ndim} dimensions",  # not their sizes: how many records there are is private
+                f"another, in {losses.ndim} dimensions",  # not its sizes: how many records there are is private
                 'Use reduction="none" and take each record\'s own mean.',
             )
         return losses
