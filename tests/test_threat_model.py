@@ -77,7 +77,8 @@ def test_a_guard_that_does_not_exist_is_seen(tmp_path, row, wrong):
         *("public seed", "Shuffling", "empty batch", "realised batch size", "not finite", "wrong unit", "relation"),
         *("clipped each", "goes on or tries again", "fork", "not charged", "Charged after", "Floating-point noise"),
         *("depend on the order", "coupled", "manual_seed", "delta without reason", "another sampler", "More steps"),
-        *("rolled back", "same shape"),
+        *("rolled back", "same shape", "across records", ".train()", "max_norm", "Dropout", "no longer the model's"),
+        *("spacing", "A record that fails", "batch's size", "parallel launch"),
     ],
 )
 def test_no_pitfall_is_forgotten(words):
