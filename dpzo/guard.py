@@ -74,7 +74,7 @@ class Guard:
         for index in sorted({t.device.index or 0 for t in walk.params.values() if t.device.type == "cuda"}):
             self._generators.append(torch.cuda.default_generators[index])
         self._contents: list[int] = []
-        self._due, self._wait, self._closely = 0.0, 0.0, True
+        self._due, self._wait, self._closely = 0.0, 0.0, True  # the first step is looked at closely
         self._drawn: list[Any] = []
 
     def begin(self) -> None:
@@ -104,7 +104,6 @@ class Guard:
         self._drawn = self._random()
         self._look()
         self._wait = _SHARE * (perf_counter() - began)
-        self._due = 0.0  # the first step is looked at closely
 
     def _passes(self) -> int:
         # How many records may be computed beforehand: a twentieth of what the run will compute, or a few hundred.
