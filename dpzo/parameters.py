@@ -1,16 +1,43 @@
 """The trainable tensors of a model, by name, and their excursions along a direction."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpzo.errors import Refusal
 
 if TYPE_CHECKING:
     from dpzo.directions import Drawn
+
+
+def chosen(module: nn.Module, patterns: Iterable[str]) -> dict[str, Tensor]:
+    """The module's parameters whose names match a pattern (``*`` matches anything), in the module's own order.
+
+    Raises:
+        Refusal: a pattern that matches no name, or only further names of tied tensors.
+    """
+    named: dict[str, Tensor] = dict(module.named_parameters())  # a tied tensor appears once
+    found: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = {name for name in named if fnmatchcase(name, pattern)}
+        if not matches:
+            raise _unmatched(module, named, pattern)
+        found |= matches
+    return {name: t for name, t in named.items() if name in found}
+
+
+def _unmatched(module: nn.Module, named: Mapping[str, Tensor], pattern: str) -> Refusal:
+    first = {id(t): name for name, t in named.items()}
+    every = module.named_parameters(remove_duplicate=False)
+    tied = next(((name, first[id(t)]) for name, t in every if fnmatchcase(name, pattern)), None)
+    todo = f"Names look like {', '.join(list(named)[-3:])}."
+    if tied is not None:
+        todo = f"{tied[0]} is tied to {tied[1]}, the same tensor: ask for it by that name."
+    return Refusal("patterns that match names of parameters", repr(pattern), todo)
 
 
 class Parameters(Mapping[str, Tensor]):

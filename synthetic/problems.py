@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dpzo import ModuleModel, Refusal, memory
-from dpzo.models.independence import COUPLED
+from dpzo.independence import COUPLED
 from dpzo.parameters import Parameters
 from dpzo.theory.spectra import Spectrum, power_law
 

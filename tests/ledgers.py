@@ -31,7 +31,9 @@ class Killed(BaseException):
 
 
 class Counted(Quadratic):
-    """Counts its forward passes, two a step; killed instead of the one numbered ``last``."""
+    """Counts its forward passes, two a step and none before; killed instead of the one numbered ``last``."""
+
+    made_up = None
 
     def __init__(self, last=None):
         super().__init__(torch.linspace(0.5, 1.5, 5), torch.zeros(5))

@@ -86,6 +86,8 @@ def test_a_guard_that_does_not_exist_is_seen(tmp_path, row, wrong):
             "small print",
         ),
         *("edited", "cannot be run", "author's words", "in the batch", "took no step"),
+        *("rolled back", "same shape", "across records", ".train()", "max_norm", "Dropout", "no longer the model's"),
+        *("spacing", "A record that fails", "batch's size", "parallel launch"),
     ],
 )
 def test_no_pitfall_is_forgotten(words):

@@ -50,6 +50,16 @@ class Anatomy:
         return None
 
 
+def lost_positions(model: Any) -> int:
+    """How many of its positions a model never uses: RoBERTa's kind counts from its padding token's number on."""
+    offsets = (
+        layer.padding_idx + 1
+        for name, layer in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(layer, "padding_idx", None) is not None
+    )
+    return next(offsets, 0)
+
+
 def _unchanged(model: Any, h: Tensor) -> Tensor:
     return h
 

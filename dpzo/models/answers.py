@@ -23,9 +23,9 @@ class AnswerModel(PromptedModel):
     def __init__(self, model: Any, encoder: Encoder, trainable: tuple[str, ...] = ("*",), **options: Any) -> None:
         if encoder.masked:
             raise Refusal("a causal model to score whole answers", "a masked one", "Use single-token label words.")
+        self._longest_answer = max(map(len, encoder.words))
         super().__init__(model, encoder, trainable, **options)
         self.cut = None  # an answer's later tokens attend to its earlier ones, so no single position tells all
-        self._longest_answer = max(map(len, encoder.words))
 
     def _forward(self, records: Records, wide: int) -> tuple[Tensor, Tensor]:
         answers = [np.array(word) for word in self.encoder.words]

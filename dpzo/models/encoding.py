@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from dpzo.errors import Refusal
+from dpzo.records import made_up
 from dpzo.tasks import Example, Prompt, Task
-from dpzo.tasks.formats import half_character
 from dpzo.types import Indices
 
 
@@ -40,6 +40,14 @@ class Records:
             self.label[indices],
             None if self.passed is None else self.passed[indices],
         )
+
+    def made_up(self, rows: Sequence[int]) -> "Records":
+        """Public records in this form, told by their numbers: of 3 to 7 of the first tokens, or with made-up states."""
+        ids = tuple((np.arange(3 + row % 5) * (row + 2) + row) % 8 for row in rows)
+        told = None if self.passed is None else made_up(self.passed, rows) - 0.5
+        position = np.array([len(tokens) - 1 for tokens in ids], dtype=np.int64)
+        label = np.array([row % 2 for row in rows], dtype=np.int64)
+        return Records(ids if told is None else (), position, label, told)
 
     def join(self, other: "Records") -> "Records":
         """Both, one after the other."""
@@ -107,12 +115,13 @@ class Encoder:
         """Encode every example on its own: no padding, no dependence on the others.
 
         Raises:
-            Refusal: half of a surrogate pair in a text, before any is encoded.
+            Refusal: texts that hold half a character (a lone surrogate), or no text; it tells which examples.
         """
-        if bad := [number for number, e in enumerate(examples) if any(map(half_character, e.texts))]:
-            shown = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20:,} more" if len(bad) > 20 else "")
+        if broken := [number for number, example in enumerate(examples) if not _is_text(example)]:
             raise Refusal(
-                "texts of whole characters", f"half of a surrogate pair in those numbered {shown} from 0", "Mend them."
+                "texts of whole characters",
+                f"{len(broken)} examples without, such as number {', '.join(map(str, broken[:20]))}",
+                "Mend or leave out these: half a character, such as \\ud800 alone, has no bytes.",
             )
         encoded = [self._encode(example) for example in examples]
         return Records(
@@ -151,3 +160,10 @@ class Encoder:
             (kind, [self.tokenizer.mask_token_id] if kind == "mask" else self._tokens(text))
             for kind, text in self.prompt.render(example)
         ]
+
+
+def _is_text(example: Any) -> bool:
+    try:
+        return all(isinstance(text.encode(), bytes) for text in example.texts)
+    except (AttributeError, UnicodeEncodeError):
+        return False

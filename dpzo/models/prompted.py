@@ -9,7 +9,6 @@ Source: the loss of Zhang et al. 2024, section 5.2, as in Malladi et al. 2023.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -20,11 +19,11 @@ from torch.nn.functional import cross_entropy, linear
 from tqdm import tqdm
 
 from dpzo.errors import Refusal
-from dpzo.models.anatomy import ANATOMIES, Anatomy, Cut
+from dpzo.independence import arithmetic, refuse_coupling, routes
+from dpzo.models.anatomy import ANATOMIES, Anatomy, Cut, lost_positions
 from dpzo.models.encoding import Encoder, Records
-from dpzo.models.independence import refuse_coupling, routes
 from dpzo.models.shapes import filled, rows_of, treats_rows_alike, width
-from dpzo.parameters import Parameters
+from dpzo.parameters import Parameters, chosen
 from dpzo.tasks import Example
 
 _MADE_UP = 64  # tokens of the data-free text: about the length of a prompt
@@ -44,8 +43,8 @@ class PromptedModel:
             there, a batch of one record more than this takes twice the time.
 
     Raises:
-        Refusal: a pattern that matches nothing, half-precision weights (their rounding eats the differences), or layers
-            that couple records.
+        Refusal: a pattern that matches nothing, half-precision weights (their rounding eats the differences), layers
+            that couple records, or a task whose texts may be longer than the model takes.
     """
 
     couples_records: str | None = None  # each loss is its record's own, bit for bit
@@ -64,7 +63,7 @@ class PromptedModel:
         self.model, self.encoder = model.eval(), encoder
         self.physical_batch_size = 1 if routes(model.config) else rows_of(physical_batch_size)
         self.cut_batch_size = rows_of(cut_batch_size)
-        self.params = Parameters(_choose(model, trainable))
+        self.params = Parameters(chosen(model, trainable))
         if half := sorted({str(t.dtype) for t in self.params.values() if t.dtype in (torch.float16, torch.bfloat16)}):
             raise Refusal(
                 "weights to train in float32",
@@ -77,6 +76,48 @@ class PromptedModel:
         self.cut: Cut | None = self.anatomy.cut(list(self.params), last) if self.anatomy else None
         self._words = torch.tensor([word[0] for word in encoder.words], device=self.device)
         self._alike: dict[object, bool] = {}
+        self._lost = lost_positions(model)
+        self._refuse_long(encoder.task.max_length)
+
+    def _refuse_long(self, length: int) -> None:
+        if self.limit is not None and length > self.limit:
+            raise Refusal(
+                f"texts of at most the {self.limit} tokens that the model takes",
+                f"a task whose max_length is {length}",
+                f"Give the encoder dataclasses.replace(task, max_length={self.limit}).",
+            )
+
+    @property
+    def limit(self) -> int | None:
+        """How many tokens of a prompt the model takes; None where it sets no limit."""
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        return None if most is None else most - self._lost - self._longest_answer
+
+    def check_records(self, data: Any, passes: int = 0) -> None:
+        """Refuse records that this model cannot compute, before a run; it takes no forward pass to tell.
+
+        Raises:
+            Refusal: what ``encode`` did not return; labels, tokens, lengths or positions out of the model's range. It
+                tells how many records and which, not what they hold.
+        """
+        if not isinstance(data, Records):
+            raise Refusal("records that model.encode returned", type(data).__name__, "Encode the examples first.")
+        cached = data.passed is not None
+        wrong = (data.label < 0) | (data.label >= len(self.encoder.words))
+        if cached and self.cut is None:
+            raise Refusal("records encoded for this model", "states of another's cut", "Encode the examples with it.")
+        if not cached:
+            vocabulary, limit = self.model.get_input_embeddings().weight.shape[0], self.limit
+            lengths = np.array([len(ids) for ids in data.ids], dtype=np.int64)
+            wrong |= (lengths <= 0) | (data.position < 0) | (data.position >= lengths)
+            wrong |= False if limit is None else lengths > limit
+            wrong |= np.array([len(ids) > 0 and not 0 <= ids.min() <= ids.max() < vocabulary for ids in data.ids])
+        if len(rows := np.flatnonzero(wrong)):
+            raise Refusal(
+                f"labels from 0 to {len(self.encoder.words) - 1}, and tokens, lengths and positions within the model's",
+                f"{len(rows)} records without, such as number {', '.join(map(str, rows[:20]))}",
+                "Mend or leave out these, and plan for as many as remain.",
+            )
 
     @property
     def trains_tail_only(self) -> bool:
@@ -132,7 +173,7 @@ class PromptedModel:
         return self._inputs(ids, torch.ones_like(ids))
 
     def _made_up_text(self) -> list[int]:
-        tokenizer, limit = self.encoder.tokenizer, getattr(self.model.config, "max_position_embeddings", None)
+        tokenizer, limit = self.encoder.tokenizer, self.limit
         known = min(len(tokenizer), len(self.model.get_input_embeddings().weight))
         ordinary = np.setdiff1d(np.arange(known), tokenizer.all_special_ids)
         length = min(len(ordinary), _MADE_UP if limit is None else min(_MADE_UP, limit // 2))
@@ -168,9 +209,10 @@ class PromptedModel:
             losses = _cross_entropy(scores, self._words.new_zeros(len(trials)))
             return torch.cat([scores.double(), losses[:, None]], 1)
 
-        if "tail" not in self._alike:
-            self._alike["tail"] = treats_rows_alike(compute, self.cut_batch_size, trials=16)
-        return self._alike["tail"]
+        key = "tail", arithmetic(passed)
+        if key not in self._alike:
+            self._alike[key] = treats_rows_alike(compute, self.cut_batch_size, trials=16)
+        return self._alike[key]
 
     def _finish(self, passed: Tensor) -> Tensor:
         if self.anatomy is None:
@@ -208,8 +250,7 @@ class PromptedModel:
     def _width(self, length: int) -> int:
         if self.physical_batch_size == 1:
             return length
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        return width(length, None if limit is None else limit - self._longest_answer)
+        return width(length, self.limit)
 
     def _passes_alike(self, wide: int, full: bool) -> bool:
         def compute(trials: Sequence[int]) -> Tensor:
@@ -218,9 +259,10 @@ class PromptedModel:
             states, told = self._forward(Records(tuple(ids), nobody + length - 1, nobody), wide)
             return torch.cat([states.reshape(len(trials), -1), told], 1)
 
-        if (wide, full) not in self._alike:
-            self._alike[wide, full] = treats_rows_alike(compute, self.physical_batch_size, trials=2)
-        return self._alike[wide, full]
+        key = wide, full, arithmetic(next(iter(self.params.values())))
+        if key not in self._alike:
+            self._alike[key] = treats_rows_alike(compute, self.physical_batch_size, trials=2)
+        return self._alike[key]
 
     def _forward(self, records: Records, wide: int) -> tuple[Tensor, Tensor]:
         # The states at all positions, and of them what is told of each record.
@@ -270,18 +312,3 @@ def _filled(rows: Tensor, size: int) -> Tensor:
     block = rows.new_zeros(size, *rows.shape[1:])
     block[: len(rows)] = rows
     return block
-
-
-def _choose(model: Any, patterns: Sequence[str]) -> dict[str, Tensor]:
-    named = dict(model.named_parameters())  # a tied tensor appears once
-    chosen: dict[str, Tensor] = {}
-    for pattern in patterns:
-        matches = {name: t for name, t in named.items() if fnmatchcase(name, pattern)}
-        if not matches:
-            raise Refusal(
-                "patterns that match names of parameters",
-                repr(pattern),
-                f"Names look like {', '.join(list(named)[-3:])}.",
-            )
-        chosen |= matches
-    return {name: t for name, t in named.items() if name in chosen}

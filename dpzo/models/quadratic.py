@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dpzo.models.independence import COUPLED
+from dpzo.independence import COUPLED
 from dpzo.parameters import Parameters
 
 

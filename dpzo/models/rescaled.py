@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dpzo.errors import Refusal
-from dpzo.models.independence import couples_records
+from dpzo.independence import couples_records
 from dpzo.parameters import Parameters
 from dpzo.types import LossModel, Records
 
@@ -29,6 +29,8 @@ class Rescaled:
                 came = tuple(scale[name].shape) if name in scale else "none"
                 raise Refusal(f"a scale of shape {tuple(tensor.shape)} for {name}", came, "Give one for each tensor.")
         self.model, self.scale = model, scale
+        if hasattr(model, "made_up"):
+            self.made_up = model.made_up
         self.origin = model.params.snapshot()
         self.params = Parameters({name: t.new_zeros(t.shape) for name, t in self.origin.items()})
 
@@ -37,6 +39,11 @@ class Rescaled:
         for name, tensor in self.model.params.items():
             tensor.data.copy_(self.origin[name] + self.scale[name] * self.params[name])
         return self.model
+
+    def check_records(self, data: Any, passes: int = 0) -> None:
+        """As the model's, if it has one."""
+        if hasattr(self.model, "check_records"):
+            self.model.check_records(data, passes)
 
     @property
     def couples_records(self) -> str | None:

@@ -5,6 +5,7 @@ clipping it to C bounds what all of the user's records do together, however many
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dpzo.errors import Refusal
-from dpzo.models.independence import couples_records
+from dpzo.independence import couples_records
 from dpzo.parameters import Parameters
+from dpzo.records import made_up
 from dpzo.types import Data, Indices, LossModel, Records
 
 
@@ -28,6 +30,16 @@ class UserRecords:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def made_up(self, rows: Sequence[int]) -> "UserRecords":
+        """Public users in this form, told by their numbers, with one to three records each."""
+        return _users(lambda numbers: made_up(self.records, numbers), rows)
+
+
+def _users(make: Callable[[Sequence[int]], Records], rows: Sequence[int]) -> UserRecords:
+    sizes = [1 + row % 3 for row in rows]
+    numbers = [3 * row + k for row, size in zip(rows, sizes, strict=True) for k in range(size)]
+    return UserRecords(make(numbers), np.array(sizes, dtype=np.int64))
 
 
 class ByUser:
@@ -65,8 +77,18 @@ class ByUser:
 class UserModel:
     """``model`` seen by user: the losses of ``ByUser`` records are each user's mean."""
 
+    made_up: Callable[[Sequence[int]], UserRecords] | None
+
     def __init__(self, model: LossModel) -> None:
         self.model = model
+        if hasattr(model, "made_up"):
+            own = model.made_up
+            self.made_up = None if own is None else lambda rows: _users(own, rows)
+
+    def check_records(self, data: Any, passes: int = 0) -> None:
+        """As the model's, if it has one, on all records of all users."""
+        if isinstance(data, ByUser) and hasattr(self.model, "check_records"):
+            self.model.check_records(data.data, passes)
 
     @property
     def params(self) -> Parameters:

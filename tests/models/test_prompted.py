@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from dpzo import GaussianDirection
+from dpzo import GaussianDirection, Ledger, Relation, Streams, dpzero, run
 from dpzo.errors import Refusal
 from dpzo.estimators import two_point
+from dpzo.ledger import read
+from dpzo.models.answers import AnswerModel
 from dpzo.models.load import load
 from dpzo.models.prompted import PromptedModel
-from dpzo.tasks import Example
+from dpzo.tasks import Example, get_task
 
 Maker = Callable[..., Any]
 Texts = tuple[Example, ...]
@@ -123,3 +126,76 @@ def test_the_estimate_is_the_derivative_along_the_direction(prompted: Maker, exa
         gradient = torch.autograd.grad(loss, list(model.params.values()), allow_unused=True)
         slope = sum((g * dense[n]).sum().item() for n, g in zip(model.params, gradient, strict=True) if g is not None)
         assert v[i] == pytest.approx(slope, rel=5e-3, abs=5e-3)
+
+
+def long_task(length: int) -> Any:
+    return replace(get_task("sst2"), max_length=length)
+
+
+def test_a_task_longer_than_the_model_is_refused_when_they_meet(prompted: Maker) -> None:
+    """Kills: positions that a long text exceeds at a random step; RoBERTa's positions read as the tokens it takes."""
+    for family, most in (("bert", 300), ("roberta", 298), ("gpt2", 300), ("llama", 300)):
+        model = prompted(family)
+        assert model.limit == most
+        model.encoder.task = long_task(most)
+        again = PromptedModel(model.model, model.encoder)
+        longest = again.encode([Example(("film " * 1000,), 0)])
+        assert len(longest.ids[0]) == most
+        assert np.isfinite(again.losses(longest)).all()
+        model.encoder.task = long_task(most + 1)
+        with pytest.raises(Refusal, match=f"at most the {most} tokens.*max_length is {most + 1}"):
+            PromptedModel(model.model, model.encoder)
+    answers = prompted("gpt2", kind=AnswerModel)
+    assert answers.limit == 300 - max(map(len, answers.encoder.words))
+
+
+PLAN = dpzero(
+    n=12, steps=2, step_size=1e-3, zo_eps=1e-3, clip_threshold=1.0, noise_multiplier=1.0, relation=Relation.ADD_REMOVE
+)
+SPOILS = {
+    "a label beyond the words": lambda r: replace(r, label=np.where(np.arange(12) == 3, 2, r.label)),
+    "a label of nobody": lambda r: replace(r, label=np.where(np.arange(12) == 3, -100, r.label)),
+    "a token beyond the vocabulary": lambda r: replace(r, ids=(*r.ids[:3], r.ids[3] + 10**6, *r.ids[4:])),
+    "a text beyond the positions": lambda r: replace(r, ids=(*r.ids[:3], np.ones(301, dtype=np.int64), *r.ids[4:])),
+    "a position beyond the text": lambda r: replace(r, position=np.where(np.arange(12) == 3, 500, r.position)),
+    "an empty text": lambda r: replace(r, ids=(*r.ids[:3], r.ids[3][:0], *r.ids[4:])),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+@pytest.mark.parametrize("kind", [PromptedModel, AnswerModel])
+def test_records_that_the_model_cannot_compute_are_refused_before_the_first_charge(
+    prompted: Maker, examples: Texts, spoil: Any, kind: Any, tmp_path: Path
+) -> None:
+    model = prompted("gpt2", kind=kind)
+    records = spoil(model.encode(examples))
+    with Ledger(tmp_path / "ledger") as ledger, pytest.raises(Refusal, match="1 records without, such as number 3"):
+        next(run(PLAN, model, records, Streams.secure(1), ledger=ledger))
+    assert read(tmp_path / "ledger").charged == 0
+
+
+def test_what_was_encoded_otherwise_is_refused(prompted: Maker, examples: Texts) -> None:
+    whole, tail = prompted("llama"), prompted("llama", "tail")
+    listed = np.array([object()] * 12)
+    with pytest.raises(Refusal, match=r"records that model\.encode returned"):
+        next(run(PLAN, whole, listed, Streams.secure(1)))
+    with pytest.raises(Refusal, match="encoded for this model"):
+        next(run(PLAN, whole, tail.encode(examples), Streams.secure(1)))
+    assert len(list(run(PLAN, tail, tail.encode(examples), Streams.secure(1)))) == 2
+    assert len(list(run(PLAN, whole, whole.encode(examples), Streams.secure(1)))) == 2
+
+
+def test_half_a_character_is_refused_by_its_number(prompted: Maker, examples: Texts) -> None:
+    with pytest.raises(Refusal, match="1 examples without, such as number 12") as refusal:
+        prompted("bert").encode([*examples, Example(("secret \ud800",), 0)])
+    assert "secret" not in str(refusal.value)
+
+
+def test_dropout_in_a_prompted_model_is_refused_at_the_step(prompted: Maker, examples: Texts) -> None:
+    """Kills: eval mode set when the model is made, and no more."""
+    model = prompted("bert")
+    steps = run(PLAN, model, model.encode(examples), Streams.secure(1))
+    next(steps)
+    model.model.train()
+    with pytest.raises(Refusal, match="evaluation mode"):
+        next(steps)

@@ -61,6 +61,8 @@ def test_the_audit_finds_nothing_where_there_is_nothing():
 class Canary:
     """Losses that fall steeply along u for records above 0 and rise for those below: derivative +-infinity, clipped."""
 
+    made_up = None  # the side of u is told by the number of the call
+
     def __init__(self, d):
         self.params, self.calls = Parameters({"x": torch.zeros(d)}), 0
 

@@ -198,3 +198,100 @@ def test_what_a_step_releases_is_on_the_grid_and_nothing_finer(dtype):
 
     assert off_the_grid(plan) < 1e-6
     assert off_the_grid(replace(plan, mechanism=FloatNoise(threshold, 1.0))) > 1e-2
+
+
+def test_a_frozen_embedding_does_not_keep_the_tokens_that_it_saw():
+    """Kills: max_norm, which rescales in eval mode too, and only, the rows of the tokens that were there."""
+    layer = nn.Embedding(9, 3, max_norm=0.1)
+    before = layer.weight.detach().clone()
+    layer.eval()(torch.tensor([2, 5]))
+    assert (layer.weight != before).any(1).nonzero().flatten().tolist() == [2, 5], "the mutant"
+    with pytest.raises(Refusal, match="the weights would tell which tokens there are"):
+        ModuleModel(nn.Sequential(layer, nn.Flatten(), nn.Linear(6, 1)), each)
+
+
+class Fragile(ModuleModel):
+    """Stops for records that hold a number above 5; nothing looks at them beforehand."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(3, 1), self.fragile)
+
+    def check_records(self, data, passes):
+        """Leave all to the run."""
+
+    @staticmethod
+    def fragile(module, records):
+        if (records > 5).any():
+            raise RuntimeError("a private value")
+        return each(module, records)
+
+
+def scalars_of(data, plan, model):
+    return [step.scalars for step in run(plan, model, data, Streams.not_private(1, 2))]
+
+
+@EVERY
+def test_a_record_whose_loss_fails_in_a_step_counts_as_0_and_stops_no_run(plan):
+    """Kills: an exception at the step that drew it, which says that it is there."""
+    bad, nothing = GOOD.clone(), GOOD.clone()
+    bad[[2, 7]], nothing[[2, 7]] = 9.0, torch.nan
+    model, without = Fragile(), Fragile()
+    assert scalars_of(bad, plan, model) == scalars_of(nothing, plan, without)
+    for name in model.params:
+        assert torch.equal(model.params[name], without.params[name])
+    assert len(scalars_of(torch.full((12, 3), 9.0), plan, Fragile())) == plan.steps
+
+
+SHAPES = [
+    lambda m, r: each(m, r)[:, None],
+    lambda m, r: each(m, r).repeat(2),
+    lambda m, r: each(m, r)[:, None, None].expand(-1, 3, 5),
+]
+
+
+@pytest.mark.parametrize("loss", SHAPES)
+@pytest.mark.parametrize("size", [None, 1])
+def test_no_refusal_tells_how_many_records_a_batch_has(loss, size):
+    """Kills: the shape of the losses in a message: their number is private."""
+
+    class Late(ModuleModel):
+        """Goes wrong in a step, where the batch is private."""
+
+        made_up = None
+
+        def check_records(self, data, passes):
+            """Leave all to the run."""
+
+    plan = dpzero(**COMMON | {"n": 700, "steps": 1}, **NOISE, batch_size=300)
+    model = Late(nn.Linear(3, 1), loss, physical_batch_size=size)
+    streams = Streams.not_private(1, 2)
+    batch = len(next(plan.sampler.batches(700, range(1), streams.private)))
+    with pytest.raises(Refusal) as refusal:
+        list(run(plan, model, torch.ones(700, 3), streams))
+    assert 200 < batch < 400
+    assert str(batch) not in str(refusal.value)
+    assert str(2 * batch) not in str(refusal.value)
+
+
+def test_an_empty_batch_reaches_nobodys_code():
+    """Kills: a model's own error when nobody is drawn."""
+    sizes = []
+
+    class Watched:
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, rows):
+            sizes.append(len(rows))
+            return GOOD[rows]
+
+    def loss(module, records):
+        sizes.append(len(records))
+        return each(module, records)
+
+    rare = replace(PLANS["dpzero"], sampler=replace(PLANS["dpzero"].sampler, sample_rate=1e-9))
+    for size in (None, 4):
+        model = ModuleModel(nn.Linear(3, 1), loss, physical_batch_size=size)
+        assert len(list(run(rare, model, Watched(), Streams.secure(0)))) == rare.steps
+    assert 0 not in sizes
