@@ -23,6 +23,8 @@ DIRECTIONS = pytest.mark.parametrize("direction", [GaussianDirection(), SphereDi
 class Slope:
     """f(x; w) = +- w: a record's derivative along u is w / lambda, whatever u and x are. Weights start at zero."""
 
+    made_up = None  # which side it is, is told by the number of the call
+
     def __init__(self, d):
         self.params, self.calls = Parameters({"x": torch.zeros(d)}), 0
 
