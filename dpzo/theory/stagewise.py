@@ -2,10 +2,12 @@
 
 With rho = eta mu / 2, D = E F - F*, w = eta sigma^2, one step obeys
 
-    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (3 r + 8) / (8 mu) + (2 / mu) R P),
+    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (3 r + 8) / (4 mu) + (2 / mu) L^2 exp(-c^2 / 2)),
 
-P the probability that a record is clipped, R = L^2 d + L sqrt(d) (C + sigma). The budget asks for sum 1/sigma_t^2 <=
-1/v, that is sum rho_t / w_t <= mu / (2 v). So step size and noise count by their product w alone, and
+C = L c + l lambda d / 2 with c >= 2; where no slope reaches C the last term is 0 and the one before halves. L and PL
+hold on a region G, and D is E (F - F*) 1{all iterates so far are in G} (see ``dpzo.theory.clipped``). The budget asks
+for sum 1/sigma_t^2 <= 1/v, that is sum rho_t / w_t <= mu / (2 v). So step size and noise count by their product w
+alone, and
 
     E* = l r v / mu^2,    v = 32 C^2 / b^2,    b = n epsilon / sqrt(k)
 
@@ -25,6 +27,7 @@ import numpy as np
 from dpzo.errors import Refusal, not_negative
 from dpzo.stages import Stage
 from dpzo.theory import noise
+from dpzo.theory.clipped import clip_cost
 from dpzo.theory.problem import Problem, failing_under_pl
 from dpzo.theory.quadratic import Law
 from dpzo.types import Floats
@@ -65,7 +68,7 @@ class StagewiseGuarantee(NamedTuple):
 
 
 def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = None) -> StagewiseGuarantee:
-    """Stages that each halve the bound on the gap, down to the noise: error O(kappa r L^2 log(n d b) / (mu b^2)).
+    """Stages that each halve the bound on the gap, down to the noise: error O(kappa r L^2 log(b) / (mu b^2)).
 
     ``decay`` "step size" doubles T_s and halves eta_s (up to one part in T_s) with one noise for all steps: T is
     (2^S - 1) T_1. "noise" keeps both and halves sigma_s^2: the same bounds in S T_1 steps. ``stages`` is S; None: as
@@ -79,7 +82,7 @@ def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = No
     >>> p = Problem(n=10**5, d=10**9, r=20., L=1., l=1., gap=1., mu=.1, epsilon=2., delta=1e-6)
     >>> one, other = stagewise(p), stagewise(p, decay="noise")
     >>> len(one.stages), one.steps, other.steps, f"{one.bound:.2g}", f"{other.bound:.2g}"
-    (4, 36600, 9760, '0.042', '0.042')
+    (7, 309880, 17080, '0.007', '0.007')
     """
     if decay not in ("step size", "noise"):
         raise Refusal("a decay of step size or noise", repr(decay), "Choose one.")
@@ -133,16 +136,15 @@ def bounds_after(p: Problem, stages: Sequence[Stage], sigma: float) -> tuple[flo
         keep = (1 - stage.step_size * μ / 2) ** stage.steps
         noisy = stage.step_size * p.l * p.r * σ**2 / μ
         smooth = smoothing_floor(stage.zo_eps, l=p.l, r=p.r, mu=μ)
-        slack = max(C - p.l * stage.zo_eps * d / 2, 0.0)
-        clipped = 0.0 if p.L * math.sqrt(d) <= C else min(1.0, 2 * p.n * math.exp(-((slack / p.L) ** 2) / 2))
-        rare = 2 / μ * (p.L**2 * d + p.L * math.sqrt(d) * (C + σ)) * clipped
+        rare = 2 / μ * clip_cost((C - p.l * stage.zo_eps * d / 2) / p.L, d) * p.L**2
+        smooth *= 2 if rare else 1
         gap = keep * gap + (1 - keep) * (noisy + smooth + rare)
         out.append(gap)
     return tuple(out)
 
 
 def smoothing_floor(zo_eps: float, *, l: float, r: float, mu: float) -> float:
-    """What smoothing leaves of F - F* under PL, however many steps: l^2 lambda^2 r (3 r + 8) / (8 mu)."""
+    """What smoothing leaves of F - F* under PL where nothing is clipped: l^2 lambda^2 r (3 r + 8) / (8 mu)."""
     return (l * zo_eps) ** 2 * r * (3 * r + 8) / (8 * mu)
 
 
@@ -204,8 +206,8 @@ def _deviations(stages: Sequence[Stage], sigma: float) -> list[float]:
 
 def _constants(p: Problem) -> tuple[float, float, float, float]:
     μ, b = p.pl, p.budget
-    root = math.sqrt(max(1.0, math.log(5 * p.n * p.d * b**2)))
-    clip = 2 * p.L * root
-    # The first keeps smoothing from causing clips, record by record; the second keeps it below the noise.
-    λ = min(2 * (2 - math.sqrt(2)) * p.L * root / (p.l * p.d), 4 * p.L / (p.l * b * math.sqrt(3 * p.r + 8)))
+    c = math.sqrt(2 * math.log(max(8.0, b**2 / (2 * p.r))))
+    # The first keeps the threshold within a sixteenth of L c; the second keeps smoothing below the noise.
+    λ = p.L / p.l * min(1 / (2 * c * p.d), 2 / (b * math.sqrt(3 * p.r + 8)))
+    clip = p.L * (c + 1 / (4 * c))
     return μ, clip, λ, p.l * p.r * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2 / μ**2
