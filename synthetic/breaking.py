@@ -1,11 +1,11 @@
 """``python -m synthetic.breaking``: a search for a problem on which the theorem without the dimension is false.
 
 One step of DPZero on problems whose exact expectation is one integral. Two kinds of records, shares p and 1 - p, have
-at x = 0 the losses f(x) = a x_1 + k x_1 |x_1| / 2 + (k' / 2) |x_rest|^2, each with its own slope a and its own kink k. All
-that the theorem assumes holds there: |a| <= L, |k|, k' <= l, and H = diag(|mean k|, k', .., k'). Two-point estimates,
-clip, noise, Poisson sampling and x' are as the algorithm has them; given u_1, or |u_1| and the length of a Gaussian u,
-all the rest is known. (Sampling's noise is a normal number of the same variance, on which alone the theorem rests.) The
-search maximises
+at x = 0 the losses f(x) = a x_1 + k x_1 |x_1| / 2 + (k' / 2) |x_rest|^2, each with its own slope a and its own kink k.
+All that the theorem assumes holds there: |a| <= L, |k|, k' <= l, and H = diag(|mean k|, k', .., k'). Two-point
+estimates, clip, noise, Poisson sampling and x' are as the algorithm has them; given u_1 all the rest of the mean is
+known. (Sampling's noise is a normal number of the same variance, on which alone the theorem rests.) The search
+maximises
 
     (E F(x') - F + (alpha / 4) ||grad F||^2) / (smoothing + noise + sampling + clipping),
 
