@@ -28,7 +28,7 @@ from dpzo.types import Floats
 from synthetic import report
 from synthetic.command import at_least, folder, refusals
 
-_NODES = 4001
+_NODES = 1001
 TERMS = ("smoothing", "noise", "sampling", "clipping")
 
 
@@ -153,7 +153,7 @@ def search(term: str, d: int, law: Law, tries: int, seed: int) -> tuple[float, C
 
 
 def main(
-    tries: Annotated[int, typer.Option(help="Generations of each search.")] = 60,
+    tries: Annotated[int, typer.Option(help="Generations of each search.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the searches.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("results"),
 ) -> None:
