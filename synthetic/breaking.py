@@ -13,7 +13,7 @@ which the theorem keeps at 1 or below. NOT PRIVATE: no data.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -29,7 +29,6 @@ from synthetic import report
 from synthetic.command import at_least, folder, refusals
 
 _NODES = 1001
-TERMS = ("smoothing", "noise", "sampling", "clipping")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,27 +123,35 @@ def ratio(case: Case) -> float:
 
 
 _FREE = {
-    "c": (2.0, 5.0), "step": (0.02, 1.0), "zo_eps": (0.0, 1.0), "weight": (0.01, 0.99), "one": (-1.0, 1.0),
-    "other": (-1.0, 1.0), "bend": (-1.0, 1.0), "bend_other": (-1.0, 1.0), "along": (0.0, 1.0), "across": (0.0, 1.0),
+    "c": (2.0, 5.0), "step": (0.02, 1.0), "zo_eps": (0.0, 1.0), "weight": (0.01, 0.99), "one": (0.0, 1.0),
+    "lean": (-1.0, 1.0), "bend": (-1.0, 1.0), "bend_other": (-1.0, 1.0), "along": (0.0, 1.0), "flat": (0.0, 1.0),
     "sigma": (0.0, 1.0), "sampled": (0.01, 1.0),
 }  # fmt: skip
-# What is held at 0, so that one term alone is at work; and all of them.
+# What is held, so that one term alone is at work; and all but the noise, whose term is an equality on quadratics.
+_NONE = {"zo_eps": 0.0, "bend": 0.0, "bend_other": 0.0, "sigma": 0.0, "sampled": 1.0}
 _ALONE: dict[str, dict[str, float]] = {
-    "all": {},
-    "noise": {"zo_eps": 0.0, "one": 0.0, "other": 0.0, "bend": 0.0, "bend_other": 0.0, "sampled": 1.0},
-    "sampling": {"zo_eps": 0.0, "sigma": 0.0, "bend": 0.0, "bend_other": 0.0},
+    "all but noise": {"sigma": 0.0},
+    "noise": {name: value for name, value in _NONE.items() if name != "sigma"} | {"one": 0.0, "lean": 0.0},
+    "sampling": {name: value for name, value in _NONE.items() if name != "sampled"},
     "smoothing": {"sigma": 0.0, "sampled": 1.0, "c": 12.0},
-    "clipping": {"zo_eps": 0.0, "sigma": 0.0, "bend": 0.0, "bend_other": 0.0, "sampled": 1.0},
+    "clipping": _NONE,
 }
+
+
+def _case(d: int, law: Law, x: dict[str, float]) -> Case:
+    # The mean slope, of either sign, and k' over many orders: harm is done where a step hardly descends.
+    lean, flat = x.pop("lean"), x.pop("flat")
+    slope = math.copysign(10 ** (5 * (abs(lean) - 1)), lean) if lean else 0.0
+    other = (slope - x["weight"] * x["one"]) / (1 - x["weight"])
+    return Case(d=d, law=law, other=max(-1.0, min(1.0, other)), across=10 ** (-6 * flat), **x)
 
 
 def search(term: str, d: int, law: Law, tries: int, seed: int) -> tuple[float, Case]:
     """The largest ratio that differential evolution finds, and its case."""
     free = {name: ends for name, ends in _FREE.items() if name not in _ALONE[term]}
-    base = replace(Case(d=d, law=law), **_ALONE[term])
 
     def case(x: Floats) -> Case:
-        return replace(base, **dict(zip(free, map(float, x), strict=True)))
+        return _case(d, law, _ALONE[term] | dict(zip(free, map(float, x), strict=True)))
 
     found = optimize.differential_evolution(
         lambda x: -ratio(case(x)), list(free.values()), maxiter=tries, popsize=8, seed=seed, tol=0, polish=False
@@ -168,15 +175,17 @@ def main(
             for term in _ALONE:
                 value, case = search(term, d, law, tries, seed)  # type: ignore[arg-type]
                 worst = max(worst, value)
-                names = ("c", "step", "weight", "one", "other", "bend", "across")
-                told = ", ".join(f"{name} {getattr(case, name):.2g}" for name in names)
+                slope = case.weight * case.one + (1 - case.weight) * case.other
+                told = f"slope {slope:.1e}, " + ", ".join(
+                    f"{name} {getattr(case, name):.2g}" for name in ("c", "step", "weight", "one", "bend", "across")
+                )
                 rows.append([f"{d:,}", law, term, f"{value:.3f}", told])
                 print(" | ".join(rows[-1]))
     text = report.table(["d", "directions", "terms at work", "largest ratio", "found at"], rows)
-    verdict = "No step breaks the theorem" if worst <= 1 else "The theorem is BROKEN"
+    verdict = "No step breaks the theorem" if worst <= 1 + 1e-9 else "The theorem is BROKEN"
     told = (
-        f"{verdict}: the largest ratio of what a step adds to what is allowed is {worst:.3f}. {tries} generations of "
-        "differential evolution a row, each step integrated exactly."
+        f"{verdict}: the largest ratio of what a step adds to what is allowed is {worst:.3f}. The terms of noise and "
+        f"sampling are attained. {tries} generations of differential evolution a row, each step integrated exactly."
     )
     print(told)
     report.write(out / "breaking.md", f"{text}\n{told}", str(seed))
