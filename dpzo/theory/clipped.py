@@ -5,12 +5,12 @@ record's gradient at x be at most L long. Then c >= 2 says how far above a typic
 
     C = L c + l lambda d / 2 for one direction,    C = L (sqrt(K) + c) / K + l lambda d / (2 sqrt(K)) for K >= 2,
 
-and with rho = ``spread``, for alpha <= 1 / (4 l rho),
+and with nu = ``spread``, for alpha <= 1 / (4 l nu),
 
     E F(x') <= F - (alpha / 4) ||grad F||^2 + smoothing + noise + sampling + clipping,
 
-    smoothing = alpha (l lambda)^2 r (r + 2) (1/4 + (r + 4) / (8 rho)),    noise = alpha^2 l r K sigma^2 / 2,
-    sampling = alpha^2 l (1 - q) (sqrt(rho) L + sqrt(r) l lambda d / 2)^2 / (2 B) for Poisson batches of B = q n,
+    smoothing = alpha (l lambda)^2 r (r + 2) (1/4 + (r + 4) / (8 nu)),    noise = alpha^2 l r K sigma^2 / 2,
+    sampling = alpha^2 l (1 - q) (sqrt(nu) L + sqrt(r) l lambda d / 2)^2 / (2 B) for Poisson batches of B = q n,
     clipping = alpha L^2 exp(-c^2 / 2).
 
 Neither d nor n is in what clipping costs: it is a mean over records of a mean over u. Gaussian directions, whose length
@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
 
 def spread(r: float, d: int, directions: int = 1, law: Law = "sphere") -> float:
-    """rho: E ||H^(1/2) U U' a||^2 / K^2 is at most rho l ||a||^2, U the K directions; r + 2 for one.
+    """nu: E ||H^(1/2) U U' a||^2 / K^2 is at most nu l ||a||^2, U the K directions; r + 2 for one.
 
     (r + K + 1) / K for independent ones; for K <= d orthonormal ones of length sqrt(d) it falls to 1 at K = d, where
     they are all of the space.
@@ -130,15 +130,15 @@ def step(
     ``batch`` is the expected size B of Poisson batches, whose sums are divided by it; None: all n records.
 
     Raises:
-        Refusal: a step size above 1 / (4 l rho), a batch above n, or what ``threshold`` refuses.
+        Refusal: a step size above 1 / (4 l nu), a batch above n, or what ``threshold`` refuses.
 
     Source: ours, Lemma lem-descent of the book.
     """
     K, r, λ = directions, p.r, zo_eps
-    ρ = spread(r, p.d, K, law)
+    ν = spread(r, p.d, K, law)
     positive("alpha", alpha)
     not_negative("sigma", sigma)
-    if alpha > (most := 1 / (4 * p.l * ρ)) * (1 + 1e-12):
+    if alpha > (most := 1 / (4 * p.l * ν)) * (1 + 1e-12):
         raise Refusal(f"a step size of at most {most:.6g}", alpha, "Take a smaller one.")
     B = p.n if batch is None else batch
     positive("batch", B)
@@ -149,9 +149,9 @@ def step(
     bent = p.l * λ * (p.d + 3 if law == "gaussian" else p.d) / 2  # of a record's slope
     return Step(
         alpha,
-        smoothing=alpha * (p.l * λ) ** 2 * r * (r + 2) * (1 / 4 + (r + 4) / (8 * ρ)),
+        smoothing=alpha * (p.l * λ) ** 2 * r * (r + 2) * (1 / 4 + (r + 4) / (8 * ν)),
         noise=alpha**2 * p.l * r * K * sigma**2 / 2,
-        sampling=alpha**2 * p.l * (1 - B / p.n) / B * (math.sqrt(ρ) * p.L + math.sqrt(r) * bent) ** 2 / 2,
+        sampling=alpha**2 * p.l * (1 - B / p.n) / B * (math.sqrt(ν) * p.L + math.sqrt(r) * bent) ** 2 / 2,
         clipping=0.0 if passes_all else alpha * p.L**2 * math.exp(-(c**2) / 2),
     )
 

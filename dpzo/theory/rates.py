@@ -130,18 +130,18 @@ def sharper(p: Problem, *, vector: bool = False, directions: int = 1, law: Law =
     """
     if vector and (directions > 1 or law == "gaussian"):
         raise Refusal("one direction of length sqrt(d) for a vector", (directions, law), "Take the sphere.")
-    K, ρ = directions, spread(p.r, p.d, directions, law)
+    K, ν = directions, spread(p.r, p.d, directions, law)
     times = p.d if vector else 1
     rate = math.sqrt(p.r * times) / p.budget
     c = math.sqrt(2 * math.log(max(8.0, 1 / (2 * rate))))
     t, unlimited = reach(c, p.d, K, law), reach(c, p.d, K, "gaussian")
-    smooth = p.r * (p.r + 2) * (1 + (p.r + 4) / (2 * ρ))
+    smooth = p.r * (p.r + 2) * (1 + (p.r + 4) / (2 * ν))
     zo_eps = p.L / p.l * min(1 / (4 * c * math.sqrt(K) * (p.d + 2 * unlimited**2)), math.sqrt(rate / smooth))
     C = p.L * (t / K + 1 / (4 * c * math.sqrt(K)))
     return _guarantee(
         p,
-        alpha=1 / (4 * p.l * ρ),
-        steps=ρ / (2 * rate),
+        alpha=1 / (4 * p.l * ν),
+        steps=ν / (2 * rate),
         zo_eps=zo_eps,
         clip=C * math.sqrt(times),
         bound=(32 * p.gap * p.l + 8 * K * C**2 + 9 * p.L**2) * rate,

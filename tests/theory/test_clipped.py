@@ -39,12 +39,12 @@ def signs(d):
 
 @given(st.integers(1, 8), st.integers(0, 10**6), st.floats(0, 3))
 def test_the_tilted_moment_of_signs(d, seed, s):
-    """E e^(s u'a) u'Hu <= e^(s^2/2) (Tr H + s^2 a'Ha), |a| = 1: all signs counted. Kills: s^2 left out or halved."""
+    """E e^(s u'a) u'Hu <= e^(s^2/2) (Tr H + s^2 ||H||), |a| = 1: all signs counted. Kills: s^2 left out."""
     generator = np.random.default_rng(seed)
     a, root = generator.standard_normal(d), generator.standard_normal((d, d))
     a, H, u = a / np.linalg.norm(a), root @ root.T, signs(d)
     left = (np.exp(s * u @ a) * np.einsum("ui,ij,uj->u", u, H, u)).mean()
-    assert left <= math.exp(s**2 / 2) * (np.trace(H) + s**2 * a @ H @ a) * CLOSE
+    assert left <= math.exp(s**2 / 2) * (np.trace(H) + s**2 * np.linalg.norm(H, 2)) * CLOSE
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -101,7 +101,7 @@ def test_below_two_clipping_costs_three_times_as_much(c, r, h):
 @pytest.mark.parametrize("law", ["sphere", "gaussian", "orthonormal"])
 @pytest.mark.parametrize(("d", "K"), [(4, 1), (4, 2), (6, 3), (5, 4), (5, 5)])
 def test_the_spread_of_k_directions(d, K, law):
-    """E |H^(1/2) U U'a|^2 / K^2 by a hundred thousand draws: at most rho ||H|| |a|^2, attained by a along the largest.
+    """E |H^(1/2) U U'a|^2 / K^2 by a hundred thousand draws: at most nu ||H|| |a|^2, attained by a along the largest.
 
     Kills: r + 2 for all K, (r + K) / K, orthonormal directions taken for independent ones.
     """
@@ -115,9 +115,9 @@ def test_the_spread_of_k_directions(d, K, law):
     y = np.einsum("sdk,sk->sd", U, U[:, 0]) / K  # a = e_1
     each = y**2 @ h
     found, error = each.mean(), each.std(ddof=1) / math.sqrt(len(each))
-    rho = spread(h.sum(), d, K, law)
-    assert found <= rho + 7 * error + 1e-9
-    independent = rho if law != "sphere" else ((d / (d + 2)) * (2 + h.sum()) + K - 1) / K
+    nu = spread(h.sum(), d, K, law)
+    assert found <= nu + 7 * error + 1e-9
+    independent = nu if law != "sphere" else ((d / (d + 2)) * (2 + h.sum()) + K - 1) / K
     assert abs(found - independent) < 7 * error + 1e-9
 
 
@@ -147,18 +147,18 @@ def test_each_term_is_the_lemmas(drawn):
     p = problem(d, r=d**share)
     r, L, l, root = p.r, p.L, p.l, c if K == 1 else math.sqrt(K) + c
     λ = size * L / (4 * l * root)
-    rho = (r + K + 1) / K
+    nu = (r + K + 1) / K
     if law == "orthonormal":
-        rho = d * (K * d + d - 2 + (d - K) * r) / (K * (d - 1) * (d + 2))
+        nu = d * (K * d + d - 2 + (d - K) * r) / (K * (d - 1) * (d + 2))
         root = min(root, math.sqrt(d))
     elif law != "gaussian":
         root = min(root, math.sqrt(K * d))
-    alpha, B = part / (4 * l * rho), q * p.n
+    alpha, B = part / (4 * l * nu), q * p.n
     got = step(p, alpha=alpha, zo_eps=λ, c=c, sigma=sigma, directions=K, law=law, batch=B)
     bent = l * λ * (d + 3 if law == "gaussian" else d) / 2
-    assert got.smoothing == pytest.approx(alpha * l**2 * λ**2 * r * (r + 2) * (0.25 + (r + 4) / (8 * rho)))
+    assert got.smoothing == pytest.approx(alpha * l**2 * λ**2 * r * (r + 2) * (0.25 + (r + 4) / (8 * nu)))
     assert got.noise == pytest.approx(alpha**2 / 2 * l * r * K * sigma**2)
-    sampled = (math.sqrt(rho) * L + math.sqrt(r) * bent) ** 2
+    sampled = (math.sqrt(nu) * L + math.sqrt(r) * bent) ** 2
     assert got.sampling == pytest.approx(alpha**2 / 2 * l * (1 / B - 1 / p.n) * sampled)
     full = c if K == 1 else math.sqrt(K) + c
     free = law != "gaussian" and root < full
