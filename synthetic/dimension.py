@@ -184,7 +184,7 @@ def draw(rows: list[Row], found: list[Run], path: str) -> None:
         if on is grid[0, 1]:
             runs = [run for run in found if run.d in d and run.c == max(one.c for one in found)]
             on.plot([run.d for run in runs], [run.measured for run in runs], "o", color=lines["ours"], markersize=4)
-            ends.append((d[-1], runs[-1].measured, "measured", lines["ours"]))
+            ends.append((d[-1], runs[-1].measured, "measured, one direction", lines["ours"]))
         style.label_ends(on, ends)
     style.save(figure, path)
 
