@@ -198,6 +198,13 @@ def test_the_theorem_is_what_its_steps_sum_to(drawn):
     p, K = problem(d, n=int(10**log_n), r=d**share), min(K, d)
     g, b = sharper(p, directions=K, law=law), p.budget
     c = math.sqrt(2 * math.log(max(8, b / (2 * math.sqrt(p.r)))))
+    full, nu, root = c if K == 1 else math.sqrt(K) + c, spread(p.r, d, K, law), math.sqrt(K)
+    most = {"gaussian": math.inf, "orthonormal": math.sqrt(d)}.get(law, math.sqrt(K * d))
+    assert g.clip == pytest.approx(p.L * (min(full, most) / K + 1 / (4 * c * root)))
+    free = 1 / (4 * c * root * (d + 2 * full**2))
+    smooth = p.r * (p.r + 2) * (1 + (p.r + 4) / (2 * nu)) * b / math.sqrt(p.r)
+    assert g.zo_eps == pytest.approx(p.L / p.l * min(free, smooth**-0.5))
+    assert (g.alpha, g.steps) == pytest.approx((1 / (4 * p.l * nu), nu * b / (2 * math.sqrt(p.r))))
     assert threshold(p, c, g.zo_eps, K, law) <= g.clip * CLOSE
     one = step(p, alpha=g.alpha, zo_eps=g.zo_eps, c=c, sigma=g.sigma, directions=K, law=law)
     sums, rate = one.squared_gradient(p.gap, g.steps), math.sqrt(p.r) / b
@@ -208,7 +215,6 @@ def test_the_theorem_is_what_its_steps_sum_to(drawn):
     assert 4 * one.noise / one.alpha == pytest.approx(noisy * rate)
     assert 4 * one.smoothing / one.alpha <= p.L**2 * rate * CLOSE
     assert 4 * one.clipping / one.alpha <= 8 * p.L**2 * rate * CLOSE
-    assert p.l * g.zo_eps * (d + 2 * (c if K == 1 else math.sqrt(K) + c) ** 2) * 4 * c * math.sqrt(K) <= p.L * CLOSE
 
 
 def test_the_vector_pays_for_the_dimension_and_the_scalar_does_not():
@@ -221,6 +227,8 @@ def test_the_vector_pays_for_the_dimension_and_the_scalar_does_not():
     c = math.sqrt(2 * math.log(1 / (2 * rate)))
     C = p.L * (c + 1 / (4 * c))
     assert g.clip == pytest.approx(10 * C)
+    smooth = (2 * rate / (p.r * (3 * p.r + 8))) ** 0.5
+    assert g.zo_eps == pytest.approx(p.L / p.l * min(smooth, 1 / (4 * c * (100 + 2 * c**2))))
     assert g.steps == pytest.approx((p.r + 2) / (2 * rate))
     assert g.bound == pytest.approx((32 * p.gap * p.l + 8 * C**2 + 9 * p.L**2) * rate)
     noisy = 2 * g.alpha * p.l * p.r * noise.sigma(g.clip, g.steps, p.n, p.epsilon, p.k) ** 2
@@ -252,6 +260,27 @@ def test_refusals(wrong):
     assert step(problem(), **fine).sampling == 0
     with pytest.raises(Refusal):
         step(problem(), **(fine | wrong))
+
+
+def test_what_is_just_allowed():
+    """Kills: a step size, a c or a Gaussian radius a quarter larger than the proof allows."""
+    p = problem()
+    most = 1 / (4 * p.l * spread(p.r, p.d))
+    fine = {"alpha": most, "zo_eps": 0.0, "c": 2.0, "sigma": 1.0}
+    assert step(p, **fine).alpha == most
+    longest = p.L / (4 * p.l * 2.0)
+    assert threshold(p, 2.0, longest, 1, "gaussian") > 0
+    for wrong in ({"alpha": 1.001 * most}, {"c": 1.999}, {"law": "gaussian", "zo_eps": 1.001 * longest}):
+        with pytest.raises(Refusal):
+            step(p, **(fine | wrong))
+
+
+def test_the_cost_of_any_threshold():
+    """clip_cost by hand. Kills: any of its constants."""
+    for c, d, cost in ((2.0, 100, math.exp(-2)), (1.9, 100, 3 * math.exp(-(1.9**2) / 2)), (-1.0, 100, 3.0)):
+        assert clip_cost(c, d) == pytest.approx(cost)
+    assert clip_cost(3.0, 9) == clip_cost(math.sqrt(5) * (1 - 1e-13), 5) == 0
+    assert clip_cost(2.99, 9) == pytest.approx(math.exp(-(2.99**2) / 2))
 
 
 def test_a_vector_has_one_direction_of_fixed_length():
