@@ -128,6 +128,20 @@ PROBLEMS = st.builds(
 )
 
 
+@given(PROBLEMS, st.sampled_from([20, 10**4, 10**7]))
+def test_the_constants_as_they_are_printed(p, n):
+    """c, C, lambda and E*, for few records too. Kills: each number in them; a logarithm of n or d."""
+    p = replace(p, n=n)
+    (stage,), b = constant(p).stages, p.budget
+    c = math.sqrt(2 * math.log(max(8, b**2 / (2 * p.r))))
+    C = p.L * (c + 1 / (4 * c))
+    assert stage.clip_threshold == pytest.approx(C)
+    smooth = 2 / (b * math.sqrt(3 * p.r + 8))
+    assert stage.zo_eps == pytest.approx(p.L / p.l * min(1 / (2 * c * p.d), smooth))
+    assert constant(p).unit == pytest.approx(32 * p.l * p.r * C**2 / (p.mu**2 * b**2))
+    assert 2 * p.L**2 / p.mu * math.exp(-(c**2) / 2) <= 4 * p.r * p.L**2 / (p.mu * b**2) * (1 + 1e-9)
+
+
 @given(PROBLEMS, st.sampled_from(DECAYS))
 def test_the_theorem_as_it_is_printed(p, decay):
     """Halving, the budget, the last bound: from the code's stage-by-stage recursion, for any constants."""
@@ -142,8 +156,6 @@ def test_the_theorem_as_it_is_printed(p, decay):
         assert bound <= (2**-s * p.gap + rest) * (1 + 1e-9)
     assert g.bound <= (HALVING * g.unit + rest) * (1 + 1e-9)
     assert rest <= 0.04 * g.unit
-    c = math.sqrt(2 * math.log(max(8, p.budget**2 / (2 * p.r))))  # without n and d
-    assert g.stages[0].clip_threshold == pytest.approx(p.L * (c + 1 / (4 * c)))
     first = g.stages[0].steps
     assert g.steps == first * ((2**S - 1) if decay == "step size" else S)
     assert all(stage.step_size <= largest_step(p) for stage in g.stages)
