@@ -225,7 +225,7 @@ def test_refusals():
     with pytest.raises(Refusal, match="stage"):
         stagewise(problem(), stages=0)
     with pytest.raises(Refusal, match="step size"):
-        bounds_after(problem(), [Stage(1, 0.2, 1e-6, clip_threshold=1.0)], 1.0)
+        bounds_after(problem(), [Stage(1, 1.001 * largest_step(problem()), 1e-6, clip_threshold=1.0)], 1.0)
     plain = Stage(1, 0.01, 1e-6, clip_threshold=1.0)
     for beyond in ({"clip_threshold": None}, {"proximal": 0.1}, {"keep": 0.5}, {"average": True}):
         with pytest.raises(Refusal):
