@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dpzo import ModuleModel, Relation, Stage, Streams, dp_zoso, run
 from dpzo.errors import Refusal
 from dpzo.stages import allocated, fading
+from dpzo.theory.problem import failing_under_pl
 from dpzo.theory.quadratic import Law, best
 from dpzo.theory.rates import Problem
 from dpzo.theory.spectra import Spectrum, of, power_law
@@ -145,6 +146,7 @@ def test_the_theorem_as_it_is_printed(p, decay):
         noisy = HALVING * (2**S - 1) * 2**-s * (1 - 2**-s) * g.unit
         assert bound <= (4**-s * p.gap + noisy + rest) * (1 + 1e-6)
         assert bound <= (2**-s * p.gap + rest) * (1 + 1e-9)
+        assert bound >= (4**-s * p.gap + noisy) * (1 - 1 / g.stages[0].steps)  # 12 log(2) is attained
     assert g.bound <= (HALVING * g.unit + rest) * (1 + 1e-9)
     assert rest <= 0.02 * g.unit
     assert g.sigma <= g.stages[0].clip_threshold  # what the proof asks of R
@@ -273,7 +275,7 @@ def test_refusals():
     with pytest.raises(Refusal, match="stage"):
         stagewise(problem(), stages=0)
     with pytest.raises(Refusal, match="step size"):
-        bounds_after(problem(), [Stage(1, 0.2, 1e-6, clip_threshold=1.0)], 1.0)
+        bounds_after(problem(), [Stage(1, 0.05001, 1e-6, clip_threshold=1.0)], 1.0)  # 1 / (4 l (r + 2)) is 0.05
     plain = Stage(1, 0.01, 1e-6, clip_threshold=1.0)
     for beyond in ({"clip_threshold": None}, {"proximal": 0.1}, {"keep": 0.5}, {"average": True}):
         with pytest.raises(Refusal):
@@ -283,9 +285,25 @@ def test_refusals():
     assert "noise allows" in stagewise(problem(n=1000)).fails[0]
 
 
-@pytest.mark.parametrize("of_problem", [stagewise, constant])
+@pytest.mark.parametrize("gap", [1e-9, 1e-4, 0.01, 0.75])
+def test_lengths_are_rounded_up(gap):
+    """And a run is never shorter than 1 / rho, however little there is to win."""
+    p = problem(gap=gap)
+    steps, per_step = constant(p).steps, -math.log1p(-largest_step(p) * p.mu / 2)
+    assert 0 <= steps - max(1.0, math.log(gap / (2 * constant(p).unit))) / per_step < 1
+    assert 0 <= stagewise(p).stages[0].steps - math.log(4) / per_step < 1
+    assert 0 <= fastest(p, stages=1).steps - 2 * math.log1p(gap / (FASTEST * constant(p).unit)) / per_step < 1
+    assert len(fastest(problem()).stages) == 32
+    assert len(stagewise(p, stages=1).stages) == 1
+
+
+@pytest.mark.parametrize("of_problem", [stagewise, constant, fastest])
 def test_contradictions_and_empty_bounds_are_told(of_problem):
     """L^2 / (2 mu) is 8 here."""
+    for n in (100, 1000, 1500):
+        g = of_problem(problem(n=n))
+        told = failing_under_pl(problem(n=n), g.bound)
+        assert g.fails[len(g.fails) - len(told) :] == told
     assert of_problem(problem()).fails == of_problem(problem(gap=7.9)).fails == ()
     assert "contradicts PL" in of_problem(problem(gap=8.1)).fails[-1]
     few = of_problem(problem(n=100))
