@@ -77,7 +77,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             case ast.Constant(value=bool() | str() | None):
                 return
             case ast.Constant(value=int() | float() as value):
-                yield change(node, repr(value + 1) if isinstance(value, int) or value == 0 else repr(value * 1.1))
+                yield change(node, repr(value + 1) if isinstance(value, int) or value == 0 else f"{1.1 * value:.6g}")
             case ast.BinOp(left=left, op=op, right=right):
                 if not (isinstance(op, ast.BitOr)):
                     if not isinstance(right, ast.Constant):

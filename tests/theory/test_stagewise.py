@@ -127,6 +127,7 @@ PROBLEMS = st.builds(
     n=st.integers(10**4, 10**9),
     r=st.floats(1, 20),
     L=st.floats(1, 5),
+    l=st.floats(1, 3),
     mu=st.floats(0.01, 1),
     gap=st.floats(1e-3, 1),
     epsilon=st.floats(0.1, 8),
@@ -321,7 +322,7 @@ def test_the_bounds_term_by_term(drawn, sigma, d):
 
     Thresholds lie on both sides of L sqrt(d), where clipping becomes impossible. Noise is counted in the stage's own.
     """
-    p = problem(d, n=20, mu=0.1)
+    p = problem(d, n=20, mu=0.1, l=1.7, L=1.3)  # of which none is 1
     stages = [
         Stage(T, share * largest_step(p), λ, clip_threshold=C, noise_scale=scale) for T, share, λ, C, scale in drawn
     ]
