@@ -112,6 +112,11 @@ def mutated(source: str, m: Mutant) -> str:
     return (raw[: m.start] + m.new.encode() + raw[m.start + len(m.old.encode()) :]).decode()
 
 
+def named(source: str, m: Mutant) -> str:
+    """How survivors.yml calls a mutant: its line and the change."""
+    return f"{source.splitlines()[m.line - 1].strip()}  |  {m}"
+
+
 def fails(files: list[str], limit: float, profile: str = "ci") -> bool:
     """Run these tests in a child process; whether one fails, or takes longer than ``limit`` seconds."""
     if not (child := os.fork()):
@@ -170,7 +175,7 @@ def pass_over(module: str, lines: range, deadline: float, known: dict[str, str])
         Path(cache_from_source(str(path))).unlink(missing_ok=True)  # it tells versions apart by whole seconds
         tried += 1
         if not fails(files, limit, "few") and not fails(files, limit):
-            reason = known.get(str(m))
+            reason = known.get(named(source, m))
             explained, unexplained = explained + bool(reason), unexplained + (not reason)
             print(f"{module}.py:{m.line}  {m}   [{reason or 'SURVIVES'}]", flush=True)
     path.write_text(source, "utf-8")
