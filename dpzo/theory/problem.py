@@ -16,7 +16,7 @@ class Problem:
     Attributes:
         n: records; replace-one neighbours.
         d: dimension.
-        r: effective rank, Tr H <= r ||H||, from 1 to d; d says no more than smoothness.
+        r: effective rank, Tr H <= r ||H||, from 1 to d.
         L: every record's loss is L-Lipschitz; under PL its gradient is at most L long on a region G, see ``level``.
         l: F is l-smooth (for theorem 3 and for ours every record's loss).
         gap: F(x_0) - F*.

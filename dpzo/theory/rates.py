@@ -161,7 +161,7 @@ def dp_gd(p: Problem) -> Guarantee:
 
 
 def pl_dpgd_zeroth(p: Problem) -> Guarantee:
-    """DPGD-0th under PL, last iterate: error O(kappa L^2 d^2 r log / (mu n^2 epsilon^2)); r = d is smoothness alone.
+    """DPGD-0th under PL, last iterate: error O(kappa L^2 d^2 r log / (mu n^2 epsilon^2)); r = d: smoothness.
 
     One step: E gap' <= (1 - alpha mu / 2) gap + alpha^2 l r sigma^2 / 2 + alpha l^2 lambda^2 d^3 / 4, for alpha up to
     1 / (4 l (r + 2)) and up to 1 / (4 l d). As no record's estimate is longer than C = L d, nothing is clipped.

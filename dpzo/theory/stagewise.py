@@ -13,19 +13,21 @@ alone, and
 
 is the scale of every error. A constant w ends at about 2 E* (1 + log(D_0 / (2 E*))). Halving w from stage to stage,
 each stage long enough to contract by 4, ends at 12 log(2) E* = 8.32 E*; no schedule ends below 8 E* D_0 / (D_0 + 8 E*),
-but for a factor 1 - O(mu eta). So stages buy the logarithm, and only that: they win where D_0 is above some 50 E*.
+but for a factor 1 - O(mu eta), and one ends there: the largest step throughout, sigma_t^2 falling as the root of what
+later steps keep (``fastest``). So stages buy the logarithm, and only that: they win where D_0 is above some 50 E*.
 
 Source: ours; Theorem thm-stagewise of the book proves all this.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dpzo.errors import Refusal, not_negative
-from dpzo.stages import Stage
+from dpzo.stages import Stage, fading
 from dpzo.theory import noise
 from dpzo.theory.clipped import clip_cost
 from dpzo.theory.problem import Problem, failing_under_pl
@@ -34,7 +36,7 @@ from dpzo.types import Floats
 
 Decay = Literal["step size", "noise"]
 HALVING = 12 * math.log(2)  # the error of halving stages, in units of E*
-FASTEST = 8.0  # what no schedule improves on, in the same units
+FASTEST = 8.0  # what no schedule improves on and ``fastest`` reaches, in the same units
 
 
 class StagewiseGuarantee(NamedTuple):
@@ -114,6 +116,35 @@ def constant(p: Problem) -> StagewiseGuarantee:
     η = largest_step(p)
     T = math.ceil(max(1.0, math.log(p.gap / (2 * unit))) / -math.log1p(-η * μ / 2))
     made, σ = (_stage(T, η, λ, clip),), noise.sigma(clip, T, p.n, p.epsilon, p.k)
+    bounds = bounds_after(p, made, σ)
+    return StagewiseGuarantee(made, σ, bounds, unit, failing_under_pl(p, bounds[-1]))
+
+
+def fastest(p: Problem, *, stages: int = 40) -> StagewiseGuarantee:
+    """The schedule that no other improves on: the largest step, noise whose variance falls with the error.
+
+    T = 2 log((D_0 + 8 E*) / (8 E*)) / rho steps, rho = eta mu / 2, with sigma_t^2 proportional to (1 - rho)^(-(T - t) /
+    2): Cauchy's inequality, in the proof of what no schedule is below, is then an equality. ``stages`` stages stand for
+    that law, as ``dpzo.stages.fading`` has them.
+
+    Raises:
+        Refusal: no PL constant, or no stage.
+
+    Source: ours, Theorem thm-stagewise (4) of the book.
+
+    >>> p = Problem(n=10**5, d=10**9, r=20., L=1., l=1., gap=1., mu=.1, epsilon=2., delta=1e-6)
+    >>> g = fastest(p)
+    >>> g.steps, f"{g.bound / g.unit:.2f}", f"{stagewise(p, decay='noise').bound / g.unit:.2f}"
+    (17589, '7.95', '8.26')
+    """
+    μ, clip, λ, unit = _constants(p)
+    η, fall = largest_step(p), 1 + p.gap / (FASTEST * unit)
+    T = max(stages, math.ceil(2 * math.log(fall) / -math.log1p(-η * μ / 2)))
+    made = tuple(
+        replace(stage, clip_threshold=clip)
+        for stage in fading(steps=T, step_size=η, zo_eps=λ, fall=fall, stages=stages)
+    )
+    σ = math.sqrt(spent(p, made, 1.0))
     bounds = bounds_after(p, made, σ)
     return StagewiseGuarantee(made, σ, bounds, unit, failing_under_pl(p, bounds[-1]))
 
