@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dpzo import Refusal, Stage
-from dpzo.stages import allocated, doubling
+from dpzo.stages import allocated, doubling, fading
 
 AUTHORS = {"first_steps": 1000, "steps": 6000, "step_size": 2e-5, "zo_eps": 1e-6}
 
@@ -114,3 +114,40 @@ def test_weights_that_do_not_fit_are_refused():
             allocated(doubling(**AUTHORS), weights)
     with pytest.raises(Refusal, match="each stage, or for none"):
         allocated([Stage(1, 1.0, 1.0), Stage(1, 1.0, 1.0, clip_threshold=2.0)], [1.0, 1.0])
+
+
+@given(st.integers(1, 400), st.floats(1.01, 1e6), st.integers(1, 400))
+@example(steps=100, fall=16.0, stages=100)
+def test_fading_noise_falls_as_the_root_of_what_later_steps_keep(steps, fall, stages):
+    """One step size, lengths within one; the variance falls by ``fall`` over the run. Kills: its square, its root."""
+    stages = min(stages, steps)
+    made = fading(steps=steps, step_size=0.3, zo_eps=1e-3, fall=fall, stages=stages)
+    lengths = [stage.steps for stage in made]
+    assert (len(made), sum(lengths)) == (stages, steps)
+    assert max(lengths) - min(lengths) <= 1
+    assert {(stage.step_size, stage.zo_eps) for stage in made} == {(0.3, 1e-3)}
+    kept = fall ** (-2 / steps * np.arange(steps)[::-1])  # of noise at each step, at the end
+    starts = np.cumsum([0, *lengths[:-1]])
+    variances = (np.add.reduceat(kept, starts) / lengths) ** -0.5
+    assert [stage.noise_scale**2 for stage in made] == pytest.approx(variances / variances[0], rel=1e-6)
+    if stages == steps:
+        assert made[-1].noise_scale ** 2 == pytest.approx(fall ** (1 / steps - 1))
+
+
+@pytest.mark.parametrize("fall", [10.0, 1e6])
+def test_forty_stages_are_as_good_as_one_for_each_step(fall):
+    """Within 1 % at the same budget, where the error falls a million times. Kills: 36 stages, one noise for two."""
+    steps = 4000
+
+    def harm(**few):
+        made = fading(steps=steps, step_size=0.1, zo_eps=1e-3, fall=fall, **few)
+        variances = np.repeat([stage.noise_scale**2 for stage in made], [stage.steps for stage in made])
+        return (1 / variances).sum() * (variances @ fall ** (-2 / steps * np.arange(steps)[::-1]))
+
+    assert harm(stages=steps) < harm() < 1.01 * harm(stages=steps)
+
+
+@pytest.mark.parametrize("bad", [{"fall": 1.0}, {"fall": math.nan}, {"stages": 0}, {"stages": 11}, {"steps": 1.5}])
+def test_noise_that_cannot_fade_is_refused(bad):
+    with pytest.raises(Refusal):
+        fading(**{"steps": 10, "step_size": 0.1, "zo_eps": 1e-3, "fall": 4.0, "stages": 3} | bad)

@@ -22,7 +22,9 @@ one: with little noise it can exceed that of one unsampled release an epoch, so 
 
 Under replace-one W is a ratio of two sums, and this does not apply: there each epoch is one unsampled release.
 
-Others have found the same pair and computed it in other ways: Feldman and Shenfeld (arXiv 2502.08202, 2602.17284).
+Source: Feldman and Shenfeld (arXiv 2502.08202) gave the first bounds without simulation, and in arXiv 2602.17284 the
+whole law, for any mechanism; with their package's upper and lower bounds this one was compared, and lies between them.
+The proof and the code are ours.
 """
 
 import math

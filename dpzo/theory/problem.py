@@ -16,18 +16,21 @@ class Problem:
     Attributes:
         n: records; replace-one neighbours.
         d: dimension.
-        r: effective rank, Tr H <= r ||H||, from 1 to d; d says no more than smoothness.
-        L: every record's loss is L-Lipschitz.
-        l: F is l-smooth (for theorem 3 every record's loss).
+        r: effective rank, Tr H <= r ||H||, from 1 to d.
+        L: every record's loss is L-Lipschitz; under PL its gradient is at most L long on a region G, see ``level``.
+        l: F is l-smooth (for theorem 3 and for ours every record's loss).
         gap: F(x_0) - F*.
         epsilon, delta: the budget of the whole run.
         B: |F| <= B along the run (theorem 3 alone; it enters by a logarithm).
-        mu: the PL constant, for the corollaries under PL.
+        mu: the PL constant on G, for the corollaries under PL.
+        level: F - F* up to which L and mu hold, G = {F - F* <= level}; None: on some region G that is not told. They
+            never hold on all of R^d: going uphill F - F* grows without end by PL, and PL with L keeps it below
+            L^2 / (2 mu). So bounds under PL are on E (F(x_T) - F*) 1{x_0 .. x_T in G}.
         exact: noise by exact composition, or by the paper's Lemma 2.2.
 
     Raises:
         Refusal: constants out of range (n and d whole, all but delta from 1e-20 to 1e20), or contradictory ones (r > d,
-            mu > l).
+            mu > l, a gap above the level, a level above L^2 / (2 mu): under PL no positive gap goes with L everywhere).
     """
 
     n: int
@@ -40,6 +43,7 @@ class Problem:
     delta: float
     B: float = 1.0
     mu: float | None = None
+    level: float | None = None
     exact: bool = False
 
     def __post_init__(self) -> None:
@@ -51,7 +55,16 @@ class Problem:
             raise Refusal(f"an effective rank from 1 to d = {self.d}", self.r, "r is Tr H over the norm of H.")
         if self.mu is not None and self.mu > self.l:
             raise Refusal(f"a PL constant above 0 and at most l = {self.l:g}", self.mu, "PL implies mu <= l.")
+        if self.level is not None:
+            self._check_level(self.level)
         noise.lemma_constant(self.epsilon, self.delta)
+
+    def _check_level(self, level: float) -> None:
+        if isinstance(level, bool) or not isinstance(level, int | float) or not level >= self.gap:
+            raise Refusal(f"a level of at least the gap, {self.gap:g}", level, "x_0 is to lie in G.")
+        if self.mu is not None and level > (most := self.L**2 / (2 * self.mu)):
+            told = "By PL a gradient is longer than L there: L and PL hold together in a region only."
+            raise Refusal(f"a level of at most L^2 / (2 mu) = {most:.3g}", level, told)
 
     @property
     def k(self) -> float:
@@ -79,7 +92,8 @@ class Problem:
 def failing_under_pl(p: Problem, bound: float) -> tuple[str, ...]:
     """Say why ``bound`` on F - F* is not claimed or says nothing: PL and L contradict the gap, or it is above the gap.
 
-    PL and the Lipschitz constant give F(x_0) - F* <= ||grad F(x_0)||^2 / (2 mu) <= L^2 / (2 mu).
+    x_0 is in the region G on which PL and L hold, so F(x_0) - F* <= ||grad F(x_0)||^2 / (2 mu) <= L^2 / (2 mu). That
+    they hold on all of R^d contradicts any positive gap; ``Problem`` refuses it, as ``level=math.inf``.
     """
     fails = []
     if p.gap > (most := p.L**2 / (2 * p.pl)):

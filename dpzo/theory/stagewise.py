@@ -2,36 +2,41 @@
 
 With rho = eta mu / 2, D = E F - F*, w = eta sigma^2, one step obeys
 
-    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (3 r + 8) / (8 mu) + (2 / mu) R P),
+    D' <= (1 - rho) D + rho ((l r / mu) w + l^2 lambda^2 r (3 r + 8) / (4 mu) + (2 / mu) L^2 exp(-c^2 / 2)),
 
-P the probability that a record is clipped, R = L^2 d + L sqrt(d) (C + sigma). The budget asks for sum 1/sigma_t^2 <=
-1/v, that is sum rho_t / w_t <= mu / (2 v). So step size and noise count by their product w alone, and
+C = L c + l lambda d / 2 with c >= 2; where no slope reaches C the last term is 0 and the one before halves. L and PL
+hold on a region G, and D is E (F - F*) 1{all iterates so far are in G} (see ``dpzo.theory.clipped``). The budget asks
+for sum 1/sigma_t^2 <= 1/v, that is sum rho_t / w_t <= mu / (2 v). So step size and noise count by their product w
+alone, and
 
     E* = l r v / mu^2,    v = 32 C^2 / b^2,    b = n epsilon / sqrt(k)
 
 is the scale of every error. A constant w ends at about 2 E* (1 + log(D_0 / (2 E*))). Halving w from stage to stage,
 each stage long enough to contract by 4, ends at 12 log(2) E* = 8.32 E*; no schedule ends below 8 E* D_0 / (D_0 + 8 E*),
-but for a factor 1 - O(mu eta). So stages buy the logarithm, and only that: they win where D_0 is above some 50 E*.
+but for a factor 1 - O(mu eta), and one ends there: the largest step throughout, sigma_t^2 falling as the root of what
+later steps keep (``fastest``). So stages buy the logarithm, and only that: they win where D_0 is above some 50 E*.
 
 Source: ours; Theorem thm-stagewise of the book proves all this.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dpzo.errors import Refusal, not_negative
-from dpzo.stages import Stage
+from dpzo.stages import Stage, fading
 from dpzo.theory import noise
+from dpzo.theory.clipped import clip_cost
 from dpzo.theory.problem import Problem, failing_under_pl
 from dpzo.theory.quadratic import Law
 from dpzo.types import Floats
 
 Decay = Literal["step size", "noise"]
 HALVING = 12 * math.log(2)  # the error of halving stages, in units of E*
-FASTEST = 8.0  # what no schedule improves on, in the same units
+FASTEST = 8.0  # what no schedule improves on and ``fastest`` reaches, in the same units
 
 
 class StagewiseGuarantee(NamedTuple):
@@ -65,7 +70,7 @@ class StagewiseGuarantee(NamedTuple):
 
 
 def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = None) -> StagewiseGuarantee:
-    """Stages that each halve the bound on the gap, down to the noise: error O(kappa r L^2 log(n d b) / (mu b^2)).
+    """Stages that each halve the bound on the gap, down to the noise: error O(kappa r L^2 log(b) / (mu b^2)).
 
     ``decay`` "step size" doubles T_s and halves eta_s (up to one part in T_s) with one noise for all steps: T is
     (2^S - 1) T_1. "noise" keeps both and halves sigma_s^2: the same bounds in S T_1 steps. ``stages`` is S; None: as
@@ -79,7 +84,7 @@ def stagewise(p: Problem, *, decay: Decay = "step size", stages: int | None = No
     >>> p = Problem(n=10**5, d=10**9, r=20., L=1., l=1., gap=1., mu=.1, epsilon=2., delta=1e-6)
     >>> one, other = stagewise(p), stagewise(p, decay="noise")
     >>> len(one.stages), one.steps, other.steps, f"{one.bound:.2g}", f"{other.bound:.2g}"
-    (4, 36600, 9760, '0.042', '0.042')
+    (7, 309880, 17080, '0.007', '0.007')
     """
     if decay not in ("step size", "noise"):
         raise Refusal("a decay of step size or noise", repr(decay), "Choose one.")
@@ -115,6 +120,35 @@ def constant(p: Problem) -> StagewiseGuarantee:
     return StagewiseGuarantee(made, σ, bounds, unit, failing_under_pl(p, bounds[-1]))
 
 
+def fastest(p: Problem, *, stages: int = 40) -> StagewiseGuarantee:
+    """The schedule that no other improves on: the largest step, noise whose variance falls with the error.
+
+    T = 2 log((D_0 + 8 E*) / (8 E*)) / rho steps, rho = eta mu / 2, with sigma_t^2 proportional to (1 - rho)^(-(T - t) /
+    2): Cauchy's inequality, in the proof of what no schedule is below, is then an equality. ``stages`` stages stand for
+    that law, as ``dpzo.stages.fading`` has them.
+
+    Raises:
+        Refusal: no PL constant, or no stage.
+
+    Source: ours, Theorem thm-stagewise (4) of the book.
+
+    >>> p = Problem(n=10**5, d=10**9, r=20., L=1., l=1., gap=1., mu=.1, epsilon=2., delta=1e-6)
+    >>> g = fastest(p)
+    >>> g.steps, f"{g.bound / g.unit:.2f}", f"{stagewise(p, decay='noise').bound / g.unit:.2f}"
+    (17589, '7.95', '8.26')
+    """
+    μ, clip, λ, unit = _constants(p)
+    η, fall = largest_step(p), 1 + p.gap / (FASTEST * unit)
+    T = max(stages, math.ceil(2 * math.log(fall) / -math.log1p(-η * μ / 2)))
+    made = tuple(
+        replace(stage, clip_threshold=clip)
+        for stage in fading(steps=T, step_size=η, zo_eps=λ, fall=fall, stages=stages)
+    )
+    σ = math.sqrt(spent(p, made, 1.0))
+    bounds = bounds_after(p, made, σ)
+    return StagewiseGuarantee(made, σ, bounds, unit, failing_under_pl(p, bounds[-1]))
+
+
 def bounds_after(p: Problem, stages: Sequence[Stage], sigma: float) -> tuple[float, ...]:
     """Bounds on E F - F* after each of any stages.
 
@@ -133,16 +167,15 @@ def bounds_after(p: Problem, stages: Sequence[Stage], sigma: float) -> tuple[flo
         keep = (1 - stage.step_size * μ / 2) ** stage.steps
         noisy = stage.step_size * p.l * p.r * σ**2 / μ
         smooth = smoothing_floor(stage.zo_eps, l=p.l, r=p.r, mu=μ)
-        slack = max(C - p.l * stage.zo_eps * d / 2, 0.0)
-        clipped = 0.0 if p.L * math.sqrt(d) <= C else min(1.0, 2 * p.n * math.exp(-((slack / p.L) ** 2) / 2))
-        rare = 2 / μ * (p.L**2 * d + p.L * math.sqrt(d) * (C + σ)) * clipped
+        rare = 2 / μ * clip_cost((C - p.l * stage.zo_eps * d / 2) / p.L, d) * p.L**2
+        smooth *= 2 if rare else 1
         gap = keep * gap + (1 - keep) * (noisy + smooth + rare)
         out.append(gap)
     return tuple(out)
 
 
 def smoothing_floor(zo_eps: float, *, l: float, r: float, mu: float) -> float:
-    """What smoothing leaves of F - F* under PL, however many steps: l^2 lambda^2 r (3 r + 8) / (8 mu)."""
+    """What smoothing leaves of F - F* under PL where nothing is clipped: l^2 lambda^2 r (3 r + 8) / (8 mu)."""
     return (l * zo_eps) ** 2 * r * (3 * r + 8) / (8 * mu)
 
 
@@ -204,8 +237,8 @@ def _deviations(stages: Sequence[Stage], sigma: float) -> list[float]:
 
 def _constants(p: Problem) -> tuple[float, float, float, float]:
     μ, b = p.pl, p.budget
-    root = math.sqrt(max(1.0, math.log(5 * p.n * p.d * b**2)))
-    clip = 2 * p.L * root
-    # The first keeps smoothing from causing clips, record by record; the second keeps it below the noise.
-    λ = min(2 * (2 - math.sqrt(2)) * p.L * root / (p.l * p.d), 4 * p.L / (p.l * b * math.sqrt(3 * p.r + 8)))
+    c = math.sqrt(2 * math.log(max(8.0, b**2 / (2 * p.r))))
+    # The first keeps the threshold within a sixteenth of L c; the second keeps smoothing below the noise.
+    λ = p.L / p.l * min(1 / (2 * c * p.d), 2 / (b * math.sqrt(3 * p.r + 8)))
+    clip = p.L * (c + 1 / (4 * c))
     return μ, clip, λ, p.l * p.r * noise.sigma(clip, 1.0, p.n, p.epsilon, p.k) ** 2 / μ**2

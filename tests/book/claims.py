@@ -41,7 +41,7 @@ _TYPED = re.compile(
 )
 
 
-_NAMES = re.compile(r"\b(?:Lemma|Assumptions?|Python|arXiv|November) [\d.]+\d(?: and [\d.]+\d)?")
+_NAMES = re.compile(r"\b(?:Lemma|Theorem|Assumptions?|Python|arXiv|November) [\d.]+\d(?: and [\d.]+\d)?")
 
 
 def typed_numbers(text: str, allowed: Iterable[str] = ()) -> Iterator[str]:

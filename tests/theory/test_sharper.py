@@ -1,20 +1,15 @@
-"""What the book proves beyond the paper: DPZero is a projection of DPGD-0th; Theorem 3 with less of everything.
+"""What the book proves beyond the paper of single steps: DPZero is a projection of DPGD-0th; rare clips; one step.
 
-Write b = n epsilon / sqrt(k), D = 1 for DPZero's scalar noise and D = d for DPGD-0th's vector. Under the assumptions of
-theorem 3 but for the bound B on |F|, and for b >= sqrt(r D), the book (chapter "DPZero") proves
-
-    E |grad F(x_tau)|^2 <= (32 (gap l + L^2 log M) + 2 L^2) sqrt(r D) / b,   M = 96 n d b / sqrt(r D),
-
-at alpha = 1 / (4 l (r + 2)), T = (r + 2) b / (2 sqrt(r D)), C = 2 L sqrt(log M), times sqrt(D) for a vector, and
-lambda = (2 L / (3 l d)) (sqrt(r D) / b)^(1/2).
+The theorem without the dimension has tests of its own, in ``test_clipped.py``.
 """
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 from scipy.special import expit
@@ -26,8 +21,10 @@ from dpzo.mechanisms import GaussianMechanism, GaussianVectorMechanism, on_grid
 from dpzo.randomness import SeededEntropy
 from dpzo.theory.quadratic import Law
 from dpzo.theory.spectra import of
+from tests.theory.steps import allowed, in_the_plane, of_clips, of_dimension
 
-CLOSE = 1 + 1e-9
+SIGNS = [np.array(u) for u in product([-1.0, 1.0], repeat=2)]
+CIRCLE = [math.sqrt(2) * np.array([math.cos(θ), math.sin(θ)]) for θ in np.pi * np.arange(6) / 3]  # to degree 5
 
 
 def test_the_smoothing_bound_is_tight_in_every_dimension():
@@ -66,38 +63,31 @@ def test_dpzeros_release_is_the_projection_of_dpgd_zeroths():
     assert variance == pytest.approx((multiplier * C) ** 2, rel=1e-6)
 
 
-@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=6).map(np.array), st.floats(0.01, 0.9))
-def test_the_vectors_noise_does_d_times_the_harm(a, share):
-    """One response to sigma^2 serves both, and the vector's sigma^2 is d times as large at the same C and budget."""
-    law = Law(of(a), "sphere")
-    path = law.trajectory(share * law.stable_below, 9, np.ones(len(a)))
-    naive, ours = path.loss(math.sqrt(len(a)) * 0.5), path.loss(0.5)
-    np.testing.assert_allclose(naive - path.loss(0), len(a) * (ours - path.loss(0)), rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("directions", [SIGNS, CIRCLE], ids=["signs", "circle"])
+def test_the_vectors_noise_does_d_times_the_harm(directions):
+    """Noise alone, from the least point of a quadratic: covariances over all sequences of directions, counted in full.
 
-
-@given(
-    st.integers(100, 10**8), st.integers(2, 10**7), st.floats(0, 1), st.floats(0.1, 10), st.floats(0.1, 10),
-    st.floats(0.01, 10), st.floats(0.01, 10), st.booleans(), st.booleans(),
-)  # fmt: skip
-def test_the_terms_sum_to_the_bound(n, d, share, L, l, gap, budget_each, vector, up):
-    """The recursion with T, or T rounded up, at the parameters above; and what the proof asks of them on the way."""
-    r, D, b = d**share, d if vector else 1, n * budget_each
-    root = math.sqrt(r * D)
-    assume(b >= root)
-    M = 96 * n * d * b / root
-    α, T, C = 1 / (4 * l * (r + 2)), (r + 2) * b / (2 * root), 2 * L * math.sqrt(math.log(M))
-    λ = 2 * L / (3 * l * d) * math.sqrt(root / b)
-    more = 1 + 1 / T if up else 1
-    T = math.ceil(T) if up else T
-    σ = C * math.sqrt(32 * T) / b  # of the scalar; the vector has sqrt(d) of it on each coordinate
-    assert L * math.sqrt(2 * math.log(M)) + l * λ * d / 2 <= C  # so a clip means |u' grad f_i| > C_0
-    assert math.sqrt(D) * σ <= 10 * C
-    clipped = 2 * n * math.exp(-(C**2) / (4 * L**2))
-    rare = 4 * (L**2 * d + L * math.sqrt(d) * (C + σ * math.sqrt(D))) * clipped if L * math.sqrt(d) > C else 0.0
-    terms = 4 * gap / (α * T) + 9 / 4 * (l * λ * d) ** 2 + 2 * α * l * r * D * σ**2 + rare
-    bound = (32 * (gap * l + L**2 * math.log(M)) + 2 * L**2) * root / b
-    assert terms <= bound * more * CLOSE
-    assert terms >= 0.3 * bound
+    DPGD-0th adds noise on every axis, DPZero along u; the deviations are the library's at one event. Kills: the same
+    threshold for both (a ratio of 1), C d for C sqrt(d).
+    """
+    C, multiplier, α, d = 0.8, 3.0, 0.1, 2
+    scalar, vector = GaussianMechanism(C, multiplier), GaussianVectorMechanism(C * math.sqrt(d), multiplier)
+    assert vector.event() == scalar.event()
+    σ, per_axis = (m.noise_multiplier * m.clip_threshold for m in (scalar, vector))
+    A = np.diag([1.0, 0.3])
+    harm = {}
+    for name, added in (("ours", lambda u: σ**2 * np.outer(u, u)), ("naive", lambda u: per_axis**2 * np.eye(d))):
+        found = []
+        for us in product(directions, repeat=3):
+            S = np.zeros((d, d))
+            for u in us:
+                move = np.eye(d) - α * np.outer(u, u @ A)
+                S = move @ S @ move.T + α**2 * added(u)
+            found.append(np.trace(A @ S) / 2)
+        harm[name] = np.mean(found)
+    assert harm["naive"] == pytest.approx(d * harm["ours"], rel=1e-9)
+    law = Law(of(A.diagonal()), "rademacher" if directions is SIGNS else "sphere")
+    assert harm["ours"] == pytest.approx(law.trajectory(α, 3, np.zeros(d)).loss(σ)[-1], rel=1e-9)
 
 
 @pytest.mark.parametrize("λ", [1e-3, 0.02])
@@ -122,38 +112,26 @@ def test_a_step_that_clips_is_as_rare_as_the_lemma_says(λ):
 
 
 def one_step(C, σ, λ, α, x, X):
-    """(E F(x') - F(x), grad F, P(some record is clipped)): u and z integrated in the plane, no sampling."""
-    θ = 2 * np.pi * (np.arange(6000) + 0.5) / 6000
-    u = math.sqrt(2) * np.stack([np.cos(θ), np.sin(θ)], 1)
-    z, weight = np.polynomial.hermite_e.hermegauss(24)
-
-    def losses(w):  # (.., 2) -> (.., n)
-        return np.logaddexp(0, -w @ X.T)
-
-    v = (losses(x + λ * u) - losses(x - λ * u)) / (2 * λ)
-    moves = np.clip(v, -C, C).mean(1)[:, None] + σ * z
-    after = losses(x - α * moves[..., None] * u[:, None]).mean(2)
-    change = (after @ weight / weight.sum()).mean() - losses(x).mean()
-    gradient = -(expit(-x @ X.T)[:, None] * X).mean(0)
-    return change, gradient, (np.abs(v) > C).any(1).mean()
+    """(E F(x') - F(x), grad F, P(some record is clipped)) of logistic losses: u and z integrated, no sampling."""
+    change, clipped = in_the_plane(lambda w: np.logaddexp(0, -w @ X.T), C, σ, λ, α, x)
+    return change, -(expit(-x @ X.T)[:, None] * X).mean(0), clipped
 
 
 @given(st.floats(0.05, 1.2), st.floats(0, 2), st.floats(0.01, 1), st.floats(0.1, 1), st.floats(-2, 2), st.floats(-2, 2))
 def test_one_step_with_clipping(C, σ, λ, share, x1, x2):
     """The one-step inequality with its term for clipped steps, by quadrature on a logistic loss in the plane.
 
-    Kills: the term for clipped steps left out. (The other terms have tests of their own in test_pl.py.)
+    That each of its terms is needed, and how much of it: test_one_step.py, from the same ``allowed`` and ``of_clips``.
     """
     X = np.array([[1.0, 0.0], [0.6, 0.8], [-0.5, 0.5], [0.9, -0.2]])
     l, d, L = 0.25, 2, 1.0
     H = np.linalg.eigvalsh(X.T @ X / (4 * len(X)))
-    rl = float(H.sum())
-    r = max(rl / l, 1.0)
+    r = max(float(H.sum()) / l, 1.0)
     α = share / (4 * l * (r + 2))
     change, gradient, clipped = one_step(C, σ, λ, α, np.array([x1, x2]), X)
-    smooth = α * 9 / 16 * (l * λ * d) ** 2
-    rare = α * (L**2 * d + L * math.sqrt(d) * (C + σ)) * clipped
-    assert change <= -α / 4 * gradient @ gradient + smooth + α**2 / 2 * l * r * σ**2 + rare + 1e-9
+    for smoothing in (None, *of_dimension(d)):
+        bound = allowed(α, gradient @ gradient, l=l, r=r, λ=λ, σ=σ, smoothing=smoothing)
+        assert change <= bound + of_clips(α, L=L, d=d, P=clipped) + 1e-9
 
 
 def test_without_its_clipping_term_the_inequality_is_false():

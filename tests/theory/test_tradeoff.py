@@ -127,6 +127,18 @@ def test_the_noises_of_several_directions_add_up(mu):
     assert several != proposed(given, 1000, 1.0)
 
 
+@pytest.mark.parametrize("mu", [None, 0.2])
+def test_the_noise_is_counted_in_the_threshold_and_divided(mu):
+    """What counts is multiplier * C / divisor. Kills: C or the divisor left out."""
+    given = Guesses(**GUESSES | {"clip_threshold": 3.0}, mu=mu)
+    stages = proposed(given, 1000, 0.5)
+    assert {stage.clip_threshold for stage in stages} == {3.0}
+    plain = [replace(stage, clip_threshold=3.0) for stage in proposed(Guesses(**GUESSES, mu=mu), 1000, 1.5)]
+    assert list(stages) == plain
+    assert list(proposed(given, 1000, 0.25, divisor=50.0)) == plain
+    assert list(proposed(given, 1000, 0.5, divisor=50.0)) != plain
+
+
 @pytest.mark.parametrize("d", [1, 3, 40])
 @pytest.mark.parametrize("sigma", [0.1, 3.0])
 @pytest.mark.parametrize("mu", [None, 0.7])
