@@ -44,7 +44,7 @@ def test_runs_are_found_again_with_their_provenance(path: Path) -> None:
     told = run["provenance"]
     assert told["versions"]["dpzo"] == dpzo.__version__
     assert {"torch", "transformers", "tokenizers", "dp-accounting", "numpy", "scipy", "python"} <= set(told["versions"])
-    assert told["commit"] is None or len(told["commit"].removesuffix("+changes")) == 15
+    assert told["commit"] is None or len(told["commit"].removesuffix("+changes")) == 40
     assert {"system", "processor", "cores", "threads", "gpu"} == set(told["machine"])
     assert told["machine"]["cores"] == os.cpu_count()
 
