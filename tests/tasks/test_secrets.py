@@ -190,3 +190,33 @@ def test_content_is_shown_to_who_asks_for_it(tmp_path: Path, monkeypatch: pytest
             with pytest.raises(Refusal) as refusal:
                 load_examples(MR, "train", data_dir=tmp_path)
             assert TOKEN not in str(refusal.value)
+
+
+def test_what_the_hubs_library_logs_of_a_row_is_not_let_through(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import datasets
+    from datasets.utils.logging import get_logger, get_verbosity
+
+    log, before, seen = get_logger("datasets.packaged_modules.csv"), get_verbosity(), []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign,assignment]
+
+    def parsing(*args: object, **options: object) -> None:
+        log.error(f"Failed to read {TOKEN}")
+        raise datasets.exceptions.DatasetGenerationError(f"expected 2 columns, got: {TOKEN}")
+
+    monkeypatch.setattr(datasets, "load_dataset", parsing)
+    log.addHandler(handler)
+    try:
+        told = refused_in_silence(lambda: find_on_hub(MR, "train", tmp_path).read(), capfd, caplog)
+        assert "got DatasetGenerationError. Go online" in told
+        assert seen == []
+        assert get_verbosity() == before
+        log.error("afterwards")
+        assert seen == ["afterwards"]
+    finally:
+        log.removeHandler(handler)
