@@ -92,18 +92,21 @@ def descend(
     xs = [np.zeros(U.shape[1], dtype=np.float32) for _ in runs]
     for t, u in enumerate(U):
         slopes = {rank: a * u for rank, a in spectra.items()}
-        z = float(rounded_gaussian(_NOISE_GRID, 1, streams.noise.at(t))[0]) / _NOISE_GRID
+        noise, d = streams.noise.at(t), len(u)
+        z = float(rounded_gaussian(_NOISE_GRID, 1, noise)[0]) / _NOISE_GRID
         vector = None
         for run, x in zip(runs, xs, strict=True):
             if t >= run.steps:
                 continue
             # |u| = sqrt(d), so clipping the vector v u at C clips v at C / sqrt(d).
-            c = run.clip / np.sqrt(len(u)) if run.method == "DPGD-0th" else run.clip
+            c = run.clip / np.sqrt(d) if run.method == "DPGD-0th" else run.clip
             moved = float(np.clip(float(x @ slopes[run.rank]) - seen[run.rank][t], -c, c).mean())
             if run.method == "DPGD-0th":
-                if vector is None:
-                    vector = streams.noise.at(t).normal(len(u)).astype(np.float32)
+                if vector is None:  # z along u, as long as it is, and the rest of a normal vector across
+                    vector = noise.normal(d).astype(np.float32)
+                    along = z / np.sqrt(d) - float(np.dot(vector, u)) / d
                 x -= np.float32(run.alpha * run.sigma) * vector
+                moved += run.sigma * along
             else:
                 moved += run.sigma * z
             x -= np.float32(run.alpha * moved) * u

@@ -136,12 +136,12 @@ def _zeroth_order(
             inside = at * (high - low) - (below[row, high] - below[row, low])
             mean = (c * low + inside - c * (n - high)) / n
             noise = streams.noise.at(t)
-            if vector:
-                _add(x[:active], -α * mean, u)
-                _add(x[:active], -α * cells.sigma[:active], noise.normal(d))
-            else:
-                z = float(rounded_gaussian(_NOISE_GRID, 1, noise)[0]) / _NOISE_GRID
-                _add(x[:active], -α * (mean + cells.sigma[:active] * z), u)
+            z = float(rounded_gaussian(_NOISE_GRID, 1, noise)[0]) / _NOISE_GRID
+            if vector:  # z along u, as long as it is, and the rest of a normal vector across
+                w = noise.normal(d)
+                z = z / np.sqrt(d) - float(w @ u) / d
+                _add(x[:active], -α * cells.sigma[:active], w)
+            _add(x[:active], -α * (mean + cells.sigma[:active] * z), u)
             advance(1)
 
 
