@@ -38,7 +38,7 @@ def refuse_unpickable(data: Data) -> None:
     few = np.arange(min(2, len(data)))
     kind = type(data).__name__
     ways = {
-        "list": "Give a tensor, an array, or datasets.Dataset.from_list(records).",
+        "list": "Give a tensor, an array, what model.encode returns, or datasets.Dataset.from_list(records).",
         "DataLoader": "Give what it loads, its dataset: a run draws its batches itself.",
     }
     todo = ways.get(kind, "Wrap it: __getitem__ of an array returns default_collate([data[i] for i in indices]).")

@@ -452,6 +452,8 @@ def test_a_sampler_that_does_not_say_what_it_covers_is_refused():
 class One:
     """A model whose every record has derivative +1 along any direction, so a scalar tells the batch's size."""
 
+    made_up = None  # which side it is, is told by the number of the call
+
     def __init__(self):
         self.inner = Quadratic(torch.ones(3), torch.zeros(3))
         self.params, self.above = self.inner.params, True

@@ -41,6 +41,16 @@ class Records:
             None if self.passed is None else self.passed[indices],
         )
 
+    def misfits(self, words: int, vocabulary: int, limit: int | None) -> Indices:
+        """The numbers of the records whose label, tokens, position or length a model of these sizes does not take."""
+        wrong = (self.label < 0) | (self.label >= words)
+        if self.passed is None:
+            lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
+            wrong |= (lengths == 0) | (self.position < 0) | (self.position >= lengths)
+            wrong |= False if limit is None else lengths > limit
+            wrong |= np.array([len(ids) > 0 and not 0 <= ids.min() <= ids.max() < vocabulary for ids in self.ids])
+        return np.flatnonzero(wrong)
+
     def made_up(self, rows: Sequence[int]) -> "Records":
         """Public records in this form, told by their numbers: of 3 to 7 of the first tokens, or with made-up states."""
         ids = tuple((np.arange(3 + row % 5) * (row + 2) + row) % 8 for row in rows)

@@ -102,19 +102,12 @@ class PromptedModel:
         """
         if not isinstance(data, Records):
             raise Refusal("records that model.encode returned", type(data).__name__, "Encode the examples first.")
-        cached = data.passed is not None
-        wrong = (data.label < 0) | (data.label >= len(self.encoder.words))
-        if cached and self.cut is None:
+        if data.passed is not None and self.cut is None:
             raise Refusal("records encoded for this model", "states of another's cut", "Encode the examples with it.")
-        if not cached:
-            vocabulary, limit = self.model.get_input_embeddings().weight.shape[0], self.limit
-            lengths = np.array([len(ids) for ids in data.ids], dtype=np.int64)
-            wrong |= (lengths <= 0) | (data.position < 0) | (data.position >= lengths)
-            wrong |= False if limit is None else lengths > limit
-            wrong |= np.array([len(ids) > 0 and not 0 <= ids.min() <= ids.max() < vocabulary for ids in data.ids])
-        if len(rows := np.flatnonzero(wrong)):
+        words, vocabulary = len(self.encoder.words), len(self.model.get_input_embeddings().weight)
+        if len(rows := data.misfits(words, vocabulary, self.limit)):
             raise Refusal(
-                f"labels from 0 to {len(self.encoder.words) - 1}, and tokens, lengths and positions within the model's",
+                f"labels from 0 to {words - 1}, and tokens, lengths and positions within the model's",
                 f"{len(rows)} records without, such as number {', '.join(map(str, rows[:20]))}",
                 "Mend or leave out these, and plan for as many as remain.",
             )

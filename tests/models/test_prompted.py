@@ -141,7 +141,7 @@ def test_a_task_longer_than_the_model_is_refused_when_they_meet(prompted: Maker)
         again = PromptedModel(model.model, model.encoder)
         longest = again.encode([Example(("film " * 1000,), 0)])
         assert len(longest.ids[0]) == most
-        assert np.isfinite(again.losses(longest)).all()
+        assert torch.isfinite(again.losses(longest)).all()
         model.encoder.task = long_task(most + 1)
         with pytest.raises(Refusal, match=f"at most the {most} tokens.*max_length is {most + 1}"):
             PromptedModel(model.model, model.encoder)
