@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import dp_accounting as dpa
-from dp_accounting import DpEvent, LaplaceDpEvent
+from dp_accounting import DpEvent, GaussianDpEvent, LaplaceDpEvent
 from dp_accounting.rdp import RdpAccountant
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtri
@@ -126,9 +126,22 @@ def _renyi(parts: Parts, relation: Relation) -> RdpAccountant:
     # dp-accounting's RDP takes multipliers as relative to the sensitivity whatever the relation, where its PLD doubles
     # them under replace-one: state the sensitivity ourselves. Its fractional orders add up the absolute values of an
     # alternating series, so below order 3 they are loose, and safe.
-    event = dpa.ComposedDpEvent([part.restated(relation).event for part in parts])
+    event = dpa.ComposedDpEvent([_above_rounding(part.restated(relation)).event for part in parts])
     with supported(relation):
         return RdpAccountant(_ORDERS, THEIRS[relation]).compose(event)
+
+
+def _above_rounding(part: Part) -> Part:
+    # A step's divergence, about (rate / multiplier)^2 orders, drowns in rounding where that is 1e-16: it came out
+    # negative, and epsilon 0. A higher rate and less noise cost more, so the answer stays an upper bound.
+    mechanism = part.mechanism
+    if not isinstance(mechanism, GaussianDpEvent):
+        return part
+    sigma = min(mechanism.noise_multiplier, 1e7)
+    if part.rate < 1 and part.rate < 1e-5 * sigma:
+        sigma = min(sigma, 1e5)
+        return Part(GaussianDpEvent(sigma), min(1.0, 1e-5 * sigma), part.count)
+    return Part(GaussianDpEvent(sigma), part.rate, part.count)
 
 
 def _rdp_epsilon(parts: Parts, delta: float, relation: Relation) -> float:

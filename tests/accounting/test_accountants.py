@@ -369,3 +369,12 @@ def test_any_sampled_run_costs_more_with_less_noise_higher_rate_more_steps_small
     assert cost(delta=DELTA / more) >= here
     if kind is GaussianDpEvent:
         assert here <= epsilon(sampled(multiplier, rate, steps, kind), DELTA, ADD, "rdp") * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("multiplier", [1e3, 1e5, 3.7e6, 1e8, 2.0**32])
+@pytest.mark.parametrize("rate", [1.0, 0.016, 1e-6])
+def test_renyi_does_not_drown_in_rounding(rate, multiplier):
+    """It was 0 where a step's divergence came out negative, or a math domain error; delta = 1e-12 needs more noise."""
+    event = sampled(multiplier, rate, 1000)
+    for at in (1e-12, 1e-20):
+        assert epsilon(event, at, ADD, "pld") <= epsilon(event, at, ADD, "rdp") < math.inf
