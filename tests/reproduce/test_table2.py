@@ -361,7 +361,7 @@ def spoil(folder: Path, how: str) -> None:
         ("empty folder", "files of SST-2: stsa.binary.train"),
         ("empty file", "rows of data; got "),
         ("header only", "rows after the line of column names"),
-        ("truncated", "2 columns (sentence, label); got "),
+        ("truncated", "2 columns, as on line 1; got "),
         ("wrong columns", "columns text or sentence, and label or gold_label; got "),
         ("not UTF-8", "UTF-8 text; got "),
         ("label outside", "a label out of negative, positive, 0, 1; got "),
