@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,22 @@ def read(path: str | Path) -> Account:
     if torn:
         return account._replace(charged=min(account.charged + 1, account.plan.steps))
     return account
+
+
+def refuse_unsound(account: Account, path: Path) -> None:
+    """Refuse to go on with steps that no sound run can have taken; ``dpzo audit`` says more about them.
+
+    Raises:
+        Refusal: more charges than the plan has steps, or a step released twice, uncharged or out of its order.
+    """
+    plan, places = account.plan, [-1, *(step.index for step in account.steps), account.charged]
+    ordered = account.charged <= plan.steps and all(one < other for one, other in pairwise(places))
+    if not ordered or any(step.stage != plan.stage_of(step.index) for step in account.steps):
+        raise Refusal(
+            f"steps in {path} as a run takes them: charged first, in order, each once",
+            "others",
+            "Look at it by `dpzo audit --ledger`; start a new ledger for a new run.",
+        )
 
 
 def sealed(before: bytes, text: bytes) -> bytes:
@@ -127,17 +144,16 @@ def _header(told: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _with(account: Account, told: dict[str, Any], plan: Plan) -> Account:
     if "charge" in told:
-        _fields(told, {"charge": lambda index: _is_count(index) and index == account.charged < plan.steps})
+        _fields(told, {"charge": lambda index: _is_count(index) and index == account.charged})
         return account._replace(charged=account.charged + 1)
     if "checkpoint" in told:
         _fields(told, {"checkpoint": lambda count: _is_count(count) and count <= account.charged, "weights": _is_text})
         account.weights[told["weights"]] = told["checkpoint"]
         return account
-    last = account.steps[-1].index if account.steps else -1
     count = 0 if isinstance(plan.mechanism, GaussianVectorMechanism) else plan.mechanism.directions
     kinds: dict[str, Callable[[Any], bool]] = {
-        "release": lambda index: _is_count(index) and last < index < account.charged,
-        "stage": lambda stage: _is_count(stage) and stage == plan.stage_of(told["release"]),
+        "release": _is_count,
+        "stage": lambda stage: _is_count(stage) and stage < len(plan.stages),
         "seed": lambda seed: re.fullmatch(r"[0-9a-f]{16}", seed) is not None,
         "scalars": lambda scalars: isinstance(scalars, list) and len(scalars) == count and all(map(_is_hex, scalars)),
     }

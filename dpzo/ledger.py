@@ -38,7 +38,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from dpzo.account import NOT_PRIVATE, SCHEMA, Account, account_of, read, sealed
+from dpzo.account import NOT_PRIVATE, SCHEMA, Account, account_of, read, refuse_unsound, sealed
 from dpzo.errors import Refusal
 from dpzo.files import sync_folder, write_whole
 from dpzo.fingerprint import fingerprint, keyed
@@ -118,6 +118,7 @@ class Ledger:
             self._append(told, sync=True)
             return []
         account = account_of(whole, self.path)
+        refuse_unsound(account, self.path)
         told["data"] = keyed(named, self._key())
         parts = {"plan": "plan", "data": "data", "public_seed": "public seed", "private": "privacy of the streams"}
         for key, part in parts.items():
