@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dpzo.accounting.grid import cells
-from dpzo.accounting.pairs import Adding, Gaussian, Laplace, Removing, Replacing
+from dpzo.accounting.pairs import Adding, Binned, Gaussian, Laplace, Removing, Replacing
+from dpzo.sampling import BallsAndBinsDpEvent, amplified
 
 MUS = (1 / 966, 1 / 60, 0.1, 1.0, 10.0, 1000.0)
 RATES = (1e-6, 0.01, 0.5, 0.999, 1.0)
@@ -96,3 +97,18 @@ def test_the_ends_hold_what_they_say():
             assert tails.p_below[0] <= cut * (1 + 1e-9)
             assert tails.p_above[1] <= cut * (1 + 1e-9)
             assert math.isfinite(loss.range(cut, cut)[1])
+
+
+@pytest.mark.parametrize("adding", [False, True])
+def test_points_on_a_grid_raise_every_divergence(adding):
+    event, cut = BallsAndBinsDpEvent(1.1, 12), 2.0**-40
+    points = amplified(event, cut)[adding]
+    low, high = Binned(event, adding).range(cut, cut)
+    for cells_of_range in (50, 700):
+        grid = Binned(event, adding).on_grid((high - low) / cells_of_range, cut, cut)
+        for at in np.linspace(max(low, -1), min(high, 4) * 0.9, 23):
+            stick = points.infinite + float(points.masses @ np.maximum(-np.expm1(at - points.losses), 0))
+            found = grid.infinite + float(grid.p @ np.maximum(-np.expm1(at - grid.losses), 0))
+            assert found >= stick * (1 - 1e-12)
+            if cells_of_range == 700:
+                assert found <= stick * 1.02 + 1e-9
