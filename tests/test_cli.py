@@ -111,10 +111,11 @@ def test_plan_answers_by_row_and_no_library_warns(dpzo, caplog):
     code, out, err = dpzo(*PLAN, *target)
     assert code == 0
     rows = {tuple(row[1:4]): row[4:] for row in cells(out)}
-    assert rows["Gaussian", "full batch", "RDP"] == [""] * 5
+    # RDP's Poisson row once had an answer: the divergence of a step had drowned in rounding, and counted as 0.
+    assert rows["Gaussian", "Poisson, 16", "RDP"] == rows["Gaussian", "full batch", "RDP"] == [""] * 5
     assert float(rows["Gaussian", "full batch", "exact"][0]) == pytest.approx(18310.2, rel=1e-5)
     assert "Gaussian noise by RDP, full batch: not reached; noise of 1,000,000 C still leaves" in out
-    assert err.startswith("9 of 11 ways lead to the target; calibrated in ")
+    assert err.startswith("8 of 11 ways lead to the target; calibrated in ")
     assert err.count("\n") == 1
     assert not [record for record in caplog.records if record.name == "absl"]
     assert logging.getLogger("absl").filters == []
