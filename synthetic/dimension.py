@@ -111,7 +111,7 @@ def main(
     rows = bounds(on, n, epsilon, delta)
     cells = [(d, c) for d in RUN for c in THRESHOLDS]
     found = [simulate(on, on.problem(d, n, epsilon, delta), c, runs, seed) for d, c in tqdm(cells, unit="cell")]
-    with open(out / "dimension.csv", "w", newline="") as file:
+    with open(out / "dimension.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("d", *rows[0]._fields[1:]), *rows])
     draw(rows, found, str(out / "dimension.png"))
     text = f"{table(rows)}\n{measured(found)}"
