@@ -67,8 +67,6 @@ def _steps(
     walk: Walk, data: Data, streams: Streams, indices: range, ledger: Ledger | None, guard: Guard
 ) -> Iterator[Step]:
     plan = walk.plan
-    if indices:
-        guard.begin()
     take_step, K = STEPS[plan.algorithm], plan.mechanism.directions
     divisor = plan.sampler.divisor(plan.n)
     batches = plan.sampler.batches(plan.n, indices, streams.private)
@@ -77,10 +75,13 @@ def _steps(
         stage, mechanism = plan.stages[number], plan.mechanism_of(number)
         directions = ahead(plan.direction, walk.params, map(streams.direction_seed, mine), K)
         for index in mine:
+            noise = streams.noise.at(index)  # before all else: a fork is refused before it looks at anything
+            if index == indices.start:
+                guard.begin()
             guard.before(last=index + 1 == indices.stop)
             if ledger is not None:
                 ledger.charge(index)
-            us, noise, batch = next(directions), streams.noise.at(index), next(batches)
+            us, batch = next(directions), next(batches)
             scalars = take_step(_OneLossEach(walk, data), batch, us, stage, divisor, mechanism, noise)
             guard.after()
             walk.took(index)
